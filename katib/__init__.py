@@ -1,0 +1,1 @@
+"""Katib experiments: search spaces, the Experiment builder, results, and the suggestion service."""

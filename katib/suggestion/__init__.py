@@ -1,0 +1,1 @@
+"""Search algorithms behind Katib's suggestion interface; hosted by the embedded plane."""

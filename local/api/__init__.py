@@ -1,0 +1,1 @@
+"""The Kubernetes API server: resources, storage, and the HTTP surface over them."""

@@ -1,0 +1,1 @@
+"""The pod runner: Pods as processes, forked from a warm parent."""

@@ -1,0 +1,1 @@
+"""Operators: one level-triggered reconciler a kind, run by `controller.Controller`."""

@@ -1,0 +1,1 @@
+"""Katib's controllers: Experiment, Suggestion, Trial."""

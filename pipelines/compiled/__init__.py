@@ -1,0 +1,1 @@
+"""Compiled pipelines, kept equal to their source by a test."""

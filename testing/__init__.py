@@ -1,0 +1,1 @@
+"""Contract tests for plug points; may import anything, nothing imports it."""

@@ -1,0 +1,1 @@
+"""Training jobs: the PyTorchJob builder, the programs in it, the model package they write."""

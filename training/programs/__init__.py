@@ -1,0 +1,1 @@
+"""Training programs: each reads a dataset URI and writes a model package."""
