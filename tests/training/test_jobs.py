@@ -1,0 +1,170 @@
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from kubeloop.errors import InputError
+from kubeloop.training.jobs import (
+    JOB_BUILDERS,
+    PyTorchJobBuilder,
+    RestartPolicy,
+    TrainingJobConfig,
+    render_value,
+)
+
+BUILDER = PyTorchJobBuilder()
+
+
+def replica(manifest: dict[str, Any], kind: str) -> dict[str, Any]:
+    specs: dict[str, Any] = manifest["spec"]["pytorchReplicaSpecs"]
+    result: dict[str, Any] = specs[kind]
+    return result
+
+
+def container(manifest: dict[str, Any], kind: str = "Master") -> dict[str, Any]:
+    result: dict[str, Any] = replica(manifest, kind)["template"]["spec"]["containers"][0]
+    return result
+
+
+def test_one_worker_is_a_master_alone() -> None:
+    manifest = BUILDER.render(TrainingJobConfig(name="digits"))
+
+    assert list(manifest["spec"]["pytorchReplicaSpecs"]) == ["Master"]
+    assert replica(manifest, "Master")["replicas"] == 1
+
+
+def test_more_workers_share_the_masters_template() -> None:
+    manifest = BUILDER.render(TrainingJobConfig(name="digits", num_workers=3))
+
+    assert replica(manifest, "Worker")["replicas"] == 2
+    assert replica(manifest, "Worker")["template"] == replica(manifest, "Master")["template"]
+
+
+def test_program_contract_is_spelled_as_arguments() -> None:
+    config = TrainingJobConfig(
+        name="digits",
+        dataset_uri="/data/m.json",
+        model_uri="/models/a",
+        checkpoint_uri="/checkpoints/a",
+        hyperparameters={"learning_rate": 1e-05, "epochs": 3, "augment": True},
+    )
+
+    rendered = container(BUILDER.render(config))
+
+    assert rendered["command"] == ["python", "-u", "-m", "kubeloop.training.programs.image"]
+    assert rendered["args"] == (
+        "--dataset /data/m.json --model /models/a --checkpoint /checkpoints/a"
+        " --learning_rate 1e-05 --epochs 3 --augment true"
+    ).split(" ")
+
+
+def test_trial_placeholders_pass_through() -> None:
+    config = TrainingJobConfig(
+        name="digits",
+        model_uri="/models/${trialParameters.name}",
+        hyperparameters={"learning_rate": "${trialParameters.lr}"},
+    )
+
+    arguments = container(BUILDER.render(config))["args"]
+
+    assert arguments == [
+        *("--model", "/models/${trialParameters.name}"),
+        *("--learning_rate", "${trialParameters.lr}"),
+    ]
+
+
+def test_own_command_replaces_the_program() -> None:
+    config = TrainingJobConfig(name="mine", image="me/train:1", command=("python", "train.py"))
+
+    rendered = container(BUILDER.render(config))
+
+    assert (rendered["image"], rendered["command"]) == ("me/train:1", ["python", "train.py"])
+
+
+def test_several_processes_start_under_torchrun() -> None:
+    manifest = BUILDER.render(TrainingJobConfig(name="digits", processes_per_worker=2))
+
+    assert manifest["spec"]["nprocPerNode"] == "2"
+    assert "torch.distributed.run" in container(manifest)["command"]
+
+
+def test_resources_are_requested_and_limited_alike() -> None:
+    config = TrainingJobConfig(name="digits", cpu="2", memory="3Gi", num_gpus=1)
+
+    resources = container(BUILDER.render(config))["resources"]
+
+    assert resources["requests"] == {"cpu": "2", "memory": "3Gi", "nvidia.com/gpu": "1"}
+    assert resources["limits"] == resources["requests"]
+
+
+def test_environment_carries_provenance_secrets_and_the_users_variables() -> None:
+    config = TrainingJobConfig(name="digits", run_id="r1", env={"A": "1"}, env_secrets=("s3",))
+
+    manifest = BUILDER.render(config)
+
+    env = {entry["name"]: entry for entry in container(manifest)["env"]}
+    assert env["KUBELOOP_RUN_ID"]["value"] == "r1"
+    assert env["A"]["value"] == "1"
+    field_path = env["KUBELOOP_JOB_NAME"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field_path == "metadata.labels['training.kubeflow.org/job-name']"
+    assert container(manifest)["envFrom"] == [{"secretRef": {"name": "s3", "optional": True}}]
+    assert manifest["metadata"]["labels"] == {"pipeline/runid": "r1"}
+
+
+def test_run_policy_is_passed_on() -> None:
+    config = TrainingJobConfig(
+        name="digits",
+        backoff_limit=2,
+        active_deadline_seconds=60,
+        restart_policy=RestartPolicy.NEVER,
+    )
+
+    manifest = BUILDER.render(config)
+
+    assert manifest["spec"]["runPolicy"] == {
+        "activeDeadlineSeconds": 60,
+        "backoffLimit": 2,
+        "cleanPodPolicy": "None",
+    }
+    assert replica(manifest, "Master")["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "9digits"}, "DNS-1035"),
+        ({"name": "d" * 64}, "DNS-1035"),
+        ({"program": "sound"}, "Unknown training program 'sound'; known are: image"),
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+        ({"num_gpus": -1}, "num_gpus must be at least 0"),
+        ({"hyperparameters": {"a b": 1}}, "'a b' cannot be a command-line flag"),
+        ({"hyperparameters": {"model": "x"}}, "'model' cannot be a command-line flag"),
+        ({"hyperparameters": {"rate": float("nan")}}, "rate must be finite"),
+        ({"hyperparameters": {"rate": [1]}}, "rate must be text, a number or a boolean"),
+    ],
+)
+def test_bad_configuration_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainingJobConfig(**({"name": "digits"} | changes))
+
+
+def test_numbers_render_without_loss() -> None:
+    assert [render_value(value) for value in (0.1 + 0.2, 3, False)] == [
+        "0.30000000000000004",
+        "3",
+        "false",
+    ]
+
+
+def test_the_builder_is_registered_under_its_kind() -> None:
+    assert JOB_BUILDERS["PyTorchJob"].container == "pytorch"
+
+
+def test_building_jobs_does_not_load_torch() -> None:
+    code = "import sys, kubeloop.training.jobs; print('torch' in sys.modules)"
+
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert output.strip() == "False"

@@ -1,0 +1,310 @@
+"""Typed configuration of a training job, and the builders that turn it into a custom resource.
+
+A job runs a training program: one that ships with kubeloop, named, or the user's own image and
+command. The program's contract: it reads `--dataset`, takes hyperparameters as `--name value`,
+prints `name=value` metric lines, checkpoints to `--checkpoint`, and writes a model package to
+`--model` from rank 0.
+
+`PyTorchJobBuilder` serves clusters of today. The Training Operator's successor, TrainJob, becomes a
+second builder behind the same `JobBuilder`. This module must stay cheap to import: no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from kubeflow.training import (
+    KubeflowOrgV1PyTorchJob,
+    KubeflowOrgV1PyTorchJobSpec,
+    KubeflowOrgV1ReplicaSpec,
+    KubeflowOrgV1RunPolicy,
+)
+from kubeflow.training.constants import constants
+from kubernetes.client import (
+    V1Container,
+    V1EnvFromSource,
+    V1EnvVar,
+    V1EnvVarSource,
+    V1ObjectFieldSelector,
+    V1ObjectMeta,
+    V1PodSpec,
+    V1PodTemplateSpec,
+    V1ResourceRequirements,
+    V1SecretEnvSource,
+)
+
+from kubeloop import __version__
+from kubeloop.errors import InputError
+from kubeloop.registry import Registry
+
+DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"
+OBJECT_STORE_SECRET = "kubeloop-object-store"  # noqa: S105 - a Secret's name, not its content
+PROGRAMS: Registry[str] = Registry("training program")
+"""Program name → module run as `python -m`."""
+PROGRAMS.register("image", "kubeloop.training.programs.image")
+
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_RESERVED_FLAGS = frozenset({"dataset", "model", "checkpoint"})
+_NO_STRINGS: Mapping[str, str] = MappingProxyType({})
+_NO_HYPERPARAMETERS: Mapping[str, str | int | float | bool] = MappingProxyType({})
+
+
+class RestartPolicy(str, Enum):
+    """What happens to a replica whose process ended; the Training Operator's words."""
+
+    ALWAYS = "Always"
+    ON_FAILURE = "OnFailure"
+    NEVER = "Never"
+    EXIT_CODE = "ExitCode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJobConfig:
+    """One training job: what runs, on which data, on how many processes."""
+
+    name: str
+    """Name of the custom resource: a DNS-1035 label; Katib replaces it in a trial template."""
+    namespace: str = "default"
+    """Namespace of the job."""
+    program: str = "image"
+    """A program of `PROGRAMS`; ignored where `command` is given."""
+    image: str = DEFAULT_IMAGE
+    """Container image; the default is kubeloop's own runtime."""
+    command: tuple[str, ...] = ()
+    """Command of the user's own program; empty: `program` is run."""
+    dataset_uri: str = ""
+    """Passed as `--dataset`; empty: not passed."""
+    model_uri: str = ""
+    """Passed as `--model`: where rank 0 writes the model package; empty: not passed."""
+    checkpoint_uri: str = ""
+    """Passed as `--checkpoint`: a prefix that outlives a pod; empty: no checkpoints."""
+    hyperparameters: Mapping[str, str | int | float | bool] = field(
+        default_factory=lambda: _NO_HYPERPARAMETERS
+    )
+    """Passed as `--name value`; a value may be a Katib `${trialParameters.x}` placeholder."""
+    num_workers: int = 1
+    """Replicas, the master included."""
+    processes_per_worker: int = 1
+    """Processes in each replica; above 1 torchrun starts them."""
+    cpu: str = "1"
+    """CPU request and limit of a replica; also its number of threads."""
+    memory: str = "2Gi"
+    """Memory request and limit of a replica."""
+    num_gpus: int = 0
+    """GPUs of a replica (`nvidia.com/gpu`)."""
+    env: Mapping[str, str] = field(default_factory=lambda: _NO_STRINGS)
+    """Environment of every replica."""
+    env_secrets: tuple[str, ...] = (OBJECT_STORE_SECRET,)
+    """Secrets whose keys become environment variables where the Secret exists."""
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_STRINGS)
+    """Labels of the job and its pods."""
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_STRINGS)
+    """Annotations of the job."""
+    run_id: str = ""
+    """Pipeline run that the job belongs to, recorded in the model package."""
+    restart_policy: RestartPolicy = RestartPolicy.EXIT_CODE
+    """ExitCode: a program that fails (1–127) fails the job; one that is killed starts again."""
+    backoff_limit: int | None = None
+    """Restarts in place before the job fails; unset: no limit."""
+    active_deadline_seconds: int | None = None
+    """Seconds after which a running job is failed; unset: no limit."""
+    service_account: str = ""
+    """Service account of the pods; empty: the namespace's default."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the operator or the program would refuse later, less clearly."""
+        if not _DNS_1035.fullmatch(self.name):
+            raise InputError(
+                f"Job name {self.name!r} is not a DNS-1035 label: use at most 63 lower-case"
+                " letters, digits and '-', starting with a letter."
+            )
+        if not self.command and self.program not in PROGRAMS:
+            PROGRAMS[self.program]
+        for name, count, least in (
+            ("num_workers", self.num_workers, 1),
+            ("processes_per_worker", self.processes_per_worker, 1),
+            ("num_gpus", self.num_gpus, 0),
+        ):
+            if count < least:
+                raise InputError(f"{name} must be at least {least}, not {count!r}.")
+        for name, value in self.hyperparameters.items():
+            _check_hyperparameter(name, value)
+
+
+def _check_hyperparameter(name: str, value: object) -> None:
+    if not _FLAG.fullmatch(name) or name in _RESERVED_FLAGS:
+        raise InputError(f"Hyperparameter name {name!r} cannot be a command-line flag.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"Hyperparameter {name} must be finite, not {value!r}.")
+    if not isinstance(value, str | int | float):
+        raise InputError(
+            f"Hyperparameter {name} must be text, a number or a boolean, not {value!r}."
+        )
+
+
+def render_value(value: str | int | float | bool) -> str:
+    """Write a hyperparameter as its command-line text, without loss."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else repr(value)
+
+
+def render_command(config: TrainingJobConfig) -> list[str]:
+    """Return the command of a replica, before its arguments."""
+    if config.command:
+        return list(config.command)
+    module = PROGRAMS[config.program]
+    if config.processes_per_worker == 1:
+        return ["python", "-u", "-m", module]
+    return ["python", "-u", "-m", "torch.distributed.run", "-m", module]
+
+
+def render_arguments(config: TrainingJobConfig) -> list[str]:
+    """Return the arguments that the contract of a training program prescribes."""
+    arguments: list[str] = []
+    for name, uri in (
+        ("dataset", config.dataset_uri),
+        ("model", config.model_uri),
+        ("checkpoint", config.checkpoint_uri),
+    ):
+        if uri:
+            arguments += [f"--{name}", uri]
+    for name, value in config.hyperparameters.items():
+        arguments += [f"--{name}", render_value(value)]
+    return arguments
+
+
+class JobBuilder(ABC):
+    """Turns a `TrainingJobConfig` into a custom resource that a training operator runs.
+
+    `build` returns the SDK's typed object; it reads nothing but its argument and may be called any
+    number of times with the same result. `kind` and `container` name what a Katib trial template
+    needs to know: the custom resource's kind and the container whose output holds the metrics.
+    """
+
+    api_version: str
+    kind: str
+    container: str
+
+    @abstractmethod
+    def build(self, config: TrainingJobConfig) -> Any:  # Any: each SDK has its own model classes
+        """Build the custom resource.
+
+        Raises:
+            InputError: The configuration asks for what this kind of job cannot do.
+        """
+
+    @abstractmethod
+    def render(self, config: TrainingJobConfig) -> dict[str, Any]:
+        """Build the custom resource as a manifest, for templates and `kubectl`."""
+
+
+class PyTorchJobBuilder(JobBuilder):
+    """Builds the Training Operator's PyTorchJob: one Master, the rest Workers."""
+
+    api_version = constants.API_VERSION
+    kind = constants.PYTORCHJOB_KIND
+    container = constants.PYTORCHJOB_CONTAINER
+
+    def build(self, config: TrainingJobConfig) -> KubeflowOrgV1PyTorchJob:
+        """Build the job."""
+        replicas = {constants.REPLICA_TYPE_MASTER: self._build_replica(config, replicas=1)}
+        if config.num_workers > 1:
+            replicas[constants.REPLICA_TYPE_WORKER] = self._build_replica(
+                config, replicas=config.num_workers - 1
+            )
+        return KubeflowOrgV1PyTorchJob(
+            api_version=self.api_version,
+            kind=self.kind,
+            metadata=V1ObjectMeta(
+                name=config.name,
+                namespace=config.namespace,
+                labels=_build_labels(config),
+                annotations=dict(config.annotations) or None,
+            ),
+            spec=KubeflowOrgV1PyTorchJobSpec(
+                nproc_per_node=(
+                    str(config.processes_per_worker) if config.processes_per_worker > 1 else None
+                ),
+                pytorch_replica_specs=replicas,
+                run_policy=KubeflowOrgV1RunPolicy(
+                    clean_pod_policy="None",
+                    backoff_limit=config.backoff_limit,
+                    active_deadline_seconds=config.active_deadline_seconds,
+                ),
+            ),
+        )
+
+    def render(self, config: TrainingJobConfig) -> dict[str, Any]:
+        """Build the job as a manifest."""
+        from kubernetes.client import ApiClient
+
+        manifest: dict[str, Any] = ApiClient().sanitize_for_serialization(self.build(config))
+        return manifest
+
+    def _build_replica(
+        self, config: TrainingJobConfig, *, replicas: int
+    ) -> KubeflowOrgV1ReplicaSpec:
+        return KubeflowOrgV1ReplicaSpec(
+            replicas=replicas,
+            restart_policy=config.restart_policy.value,
+            template=V1PodTemplateSpec(
+                metadata=V1ObjectMeta(
+                    labels=_build_labels(config),
+                    # NB: with Istio's sidecar a finished pod never completes.
+                    annotations={constants.ISTIO_SIDECAR_INJECTION: "false"},
+                ),
+                spec=V1PodSpec(
+                    containers=[self._build_container(config)],
+                    service_account_name=config.service_account or None,
+                ),
+            ),
+        )
+
+    def _build_container(self, config: TrainingJobConfig) -> V1Container:
+        quantities: dict[str, str] = {"cpu": config.cpu, "memory": config.memory}
+        if config.num_gpus:
+            quantities["nvidia.com/gpu"] = str(config.num_gpus)
+        return V1Container(
+            name=self.container,
+            image=config.image,
+            command=render_command(config),
+            args=render_arguments(config),
+            env=_build_env(config),
+            env_from=[
+                V1EnvFromSource(secret_ref=V1SecretEnvSource(name=name, optional=True))
+                for name in config.env_secrets
+            ]
+            or None,
+            resources=V1ResourceRequirements(requests=quantities, limits=dict(quantities)),
+        )
+
+
+def _build_labels(config: TrainingJobConfig) -> dict[str, str] | None:
+    labels = dict(config.labels)
+    if config.run_id:
+        labels["pipeline/runid"] = config.run_id
+    return labels or None
+
+
+def _build_env(config: TrainingJobConfig) -> list[V1EnvVar]:
+    """Provenance first, so that the user's own variables may refer to it."""
+    job_name = V1ObjectFieldSelector(field_path=f"metadata.labels['{constants.JOB_NAME_LABEL}']")
+    env = [
+        V1EnvVar(name="KUBELOOP_JOB_NAME", value_from=V1EnvVarSource(field_ref=job_name)),
+        V1EnvVar(name="KUBELOOP_RUN_ID", value=config.run_id),
+    ]
+    env += [V1EnvVar(name=name, value=value) for name, value in config.env.items()]
+    return env
+
+
+JOB_BUILDERS: Registry[JobBuilder] = Registry("job builder")
+JOB_BUILDERS.register(PyTorchJobBuilder.kind, PyTorchJobBuilder())
