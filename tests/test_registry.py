@@ -7,7 +7,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
     registry: Registry[int] = Registry("colour")
     registry.register("red", 1)
 
-    with pytest.raises(InputError, match="Unknown colour 'blue'; known are: red."):
+    with pytest.raises(InputError, match="Unknown colour 'blue'; known are: red"):
         registry["blue"]
 
 

@@ -16,7 +16,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +27,9 @@ from kubeflow.training import (
     KubeflowOrgV1RunPolicy,
 )
 from kubeflow.training.constants import constants
+from kubeloop import __version__
+from kubeloop.errors import InputError
+from kubeloop.registry import Registry
 from kubernetes.client import (
     V1Container,
     V1EnvFromSource,
@@ -40,10 +43,7 @@ from kubernetes.client import (
     V1SecretEnvSource,
 )
 
-from kubeloop import __version__
-from kubeloop.errors import InputError
-from kubeloop.registry import Registry
-
+Hyperparameter = str | int | float | bool
 DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"
 OBJECT_STORE_SECRET = "kubeloop-object-store"  # noqa: S105 - a Secret's name, not its content
 PROGRAMS: Registry[str] = Registry("training program")
@@ -54,10 +54,10 @@ _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _RESERVED_FLAGS = frozenset({"dataset", "model", "checkpoint"})
 _NO_STRINGS: Mapping[str, str] = MappingProxyType({})
-_NO_HYPERPARAMETERS: Mapping[str, str | int | float | bool] = MappingProxyType({})
+_NO_HYPERPARAMETERS: Mapping[str, Hyperparameter] = MappingProxyType({})
 
 
-class RestartPolicy(str, Enum):
+class RestartPolicy(StrEnum):
     """What happens to a replica whose process ended; the Training Operator's words."""
 
     ALWAYS = "Always"
@@ -86,7 +86,7 @@ class TrainingJobConfig:
     """Passed as `--model`: where rank 0 writes the model package; empty: not passed."""
     checkpoint_uri: str = ""
     """Passed as `--checkpoint`: a prefix that outlives a pod; empty: no checkpoints."""
-    hyperparameters: Mapping[str, str | int | float | bool] = field(
+    hyperparameters: Mapping[str, Hyperparameter] = field(
         default_factory=lambda: _NO_HYPERPARAMETERS
     )
     """Passed as `--name value`; a value may be a Katib `${trialParameters.x}` placeholder."""
@@ -111,7 +111,7 @@ class TrainingJobConfig:
     run_id: str = ""
     """Pipeline run that the job belongs to, recorded in the model package."""
     restart_policy: RestartPolicy = RestartPolicy.EXIT_CODE
-    """ExitCode: a program that fails (1–127) fails the job; one that is killed starts again."""
+    """ExitCode: a program that fails (1 to 127) fails the job; one that is killed starts again."""
     backoff_limit: int | None = None
     """Restarts in place before the job fails; unset: no limit."""
     active_deadline_seconds: int | None = None
@@ -150,7 +150,7 @@ def _check_hyperparameter(name: str, value: object) -> None:
         )
 
 
-def render_value(value: str | int | float | bool) -> str:
+def render_value(value: Hyperparameter) -> str:
     """Write a hyperparameter as its command-line text, without loss."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -52,10 +52,20 @@ def test_program_contract_is_spelled_as_arguments() -> None:
     rendered = container(BUILDER.render(config))
 
     assert rendered["command"] == ["python", "-u", "-m", "kubeloop.training.programs.image"]
-    assert rendered["args"] == (
-        "--dataset /data/m.json --model /models/a --checkpoint /checkpoints/a"
-        " --learning_rate 1e-05 --epochs 3 --augment true"
-    ).split(" ")
+    assert rendered["args"] == [
+        "--dataset",
+        "/data/m.json",
+        "--model",
+        "/models/a",
+        "--checkpoint",
+        "/checkpoints/a",
+        "--learning_rate",
+        "1e-05",
+        "--epochs",
+        "3",
+        "--augment",
+        "true",
+    ]
 
 
 def test_trial_placeholders_pass_through() -> None:
