@@ -21,8 +21,17 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Where a kind keeps what the `scale` subresource shows: paths such as `.spec.replicas`."""
+
+    spec_replicas: str
+    status_replicas: str
+    selector: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resource:
-    """One served kind."""
+    """One served kind; an entry of the one table, compared by identity."""
 
     group: str
     version: str
@@ -34,6 +43,9 @@ class Resource:
     categories: tuple[str, ...] = ()
     has_status: bool = True
     columns: tuple[Column, ...] = field(default=())
+    selectable_fields: tuple[str, ...] = ()
+    """Field selector paths besides `metadata.name` and `metadata.namespace`."""
+    scale: Scale | None = None
 
     @property
     def api_version(self) -> str:
@@ -44,6 +56,16 @@ class Resource:
     def qualified_name(self) -> str:
         """The name Kubernetes prints in errors: `pods`, `pytorchjobs.kubeflow.org`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def qualified_kind(self) -> str:
+        """The kind Kubernetes prints in validation errors: `Pod`, `PyTorchJob.kubeflow.org`."""
+        return f"{self.kind}.{self.group}" if self.group else self.kind
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the kind is Kubernetes' own; only those take strategic merge patches."""
+        return "." not in self.group or self.group.endswith(".k8s.io")
 
 
 def _core(kind: str, plural: str, **extra: object) -> Resource:
@@ -60,13 +82,56 @@ def _core(kind: str, plural: str, **extra: object) -> Resource:
 _ALL = ("all",)
 _KATIB = ("all", "kubeflow", "katib")
 
-NAMESPACES = _core("Namespace", "namespaces", namespaced=False, short_names=("ns",))
-NODES = _core("Node", "nodes", namespaced=False, short_names=("no",))
-PODS = _core("Pod", "pods", short_names=("po",), categories=_ALL)
+NAMESPACES = _core(
+    "Namespace",
+    "namespaces",
+    namespaced=False,
+    short_names=("ns",),
+    selectable_fields=("status.phase",),
+)
+NODES = _core(
+    "Node",
+    "nodes",
+    namespaced=False,
+    short_names=("no",),
+    selectable_fields=("spec.unschedulable",),
+)
+PODS = _core(
+    "Pod",
+    "pods",
+    short_names=("po",),
+    categories=_ALL,
+    selectable_fields=(
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.phase",
+        "status.podIP",
+    ),
+)
 SERVICES = _core("Service", "services", short_names=("svc",), categories=_ALL)
-EVENTS = _core("Event", "events", short_names=("ev",), has_status=False)
+EVENTS = _core(
+    "Event",
+    "events",
+    short_names=("ev",),
+    has_status=False,
+    selectable_fields=(
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ),
+)
 CONFIG_MAPS = _core("ConfigMap", "configmaps", short_names=("cm",), has_status=False)
-SECRETS = _core("Secret", "secrets", has_status=False)
+SECRETS = _core("Secret", "secrets", has_status=False, selectable_fields=("type",))
 SERVICE_ACCOUNTS = _core("ServiceAccount", "serviceaccounts", short_names=("sa",), has_status=False)
 PERSISTENT_VOLUME_CLAIMS = _core(
     "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",)
@@ -160,16 +225,18 @@ RESOURCES: tuple[Resource, ...] = (
 )
 
 
+_BY_KIND = {(r.api_version, r.kind): r for r in RESOURCES}
+_BY_PLURAL = {(r.group, r.version, r.plural): r for r in RESOURCES}
+
+
 def find_by_kind(api_version: str, kind: str) -> Resource | None:
     """The resource of a manifest's apiVersion and kind, None when it is not served."""
-    return next((r for r in RESOURCES if r.api_version == api_version and r.kind == kind), None)
+    return _BY_KIND.get((api_version, kind))
 
 
 def find_by_plural(group: str, version: str, plural: str) -> Resource | None:
     """The resource at a URL's group, version and plural, None when it is not served."""
-    return next(
-        (r for r in RESOURCES if (r.group, r.version, r.plural) == (group, version, plural)), None
-    )
+    return _BY_PLURAL.get((group, version, plural))
 
 
 def groups() -> Iterator[tuple[str, str]]:
