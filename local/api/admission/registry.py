@@ -1,0 +1,30 @@
+"""The admission hooks of the embedded API server, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.resources import Resource
+
+
+def build_admissions() -> tuple[Admission, ...]:
+    """A fresh hook of every kind that has one."""
+    return ()
+
+
+def index_admissions(admissions: Iterable[Admission]) -> Mapping[Resource, Admission]:
+    """Hooks by kind.
+
+    Raises:
+        ValueError: Two hooks are for one kind.
+    """
+    index: dict[Resource, Admission] = {}
+    for admission in admissions:
+        if admission.resource in index:
+            raise ValueError(
+                f"{type(admission).__name__} and {type(index[admission.resource]).__name__} are "
+                f"both for {admission.resource.qualified_name}; a kind has one hook"
+            )
+        index[admission.resource] = admission
+    return index
