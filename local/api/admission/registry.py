@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.admission.jobs import JobAdmission
+from kubeloop.local.api.admission.training import PyTorchJobAdmission
 from kubeloop.local.api.resources import Resource
 
 
 def build_admissions() -> tuple[Admission, ...]:
     """A fresh hook of every kind that has one."""
-    return ()
+    return (JobAdmission(), PyTorchJobAdmission())
 
 
 def index_admissions(admissions: Iterable[Admission]) -> Mapping[Resource, Admission]:
