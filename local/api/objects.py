@@ -145,9 +145,7 @@ def _check_version(resource: Resource, metadata: Manifest, old_metadata: Manifes
     version = metadata.get("resourceVersion")
     if not version:
         if not resource.is_builtin:
-            fault = value_invalid(
-                "metadata.resourceVersion", 0, "must be specified for an update"
-            )
+            fault = value_invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise refusals.invalid(resource, name, [fault])
     elif version != old_metadata["resourceVersion"]:
         raise refusals.conflict(resource, name)

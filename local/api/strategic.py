@@ -62,7 +62,9 @@ def _merge_object(target: dict[str, Json], patch: dict[str, Json], *, parent: st
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
-        raise bad_request(f"unknown $patch directive {directive!r}; accepted are delete, merge, replace")
+        raise bad_request(
+            f"unknown $patch directive {directive!r}; accepted are delete, merge, replace"
+        )
     merged = dict(target)
     if (kept := patch.get(_RETAIN)) is not None:
         merged = {key: value for key, value in merged.items() if key in kept}

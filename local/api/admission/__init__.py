@@ -1,1 +1,1 @@
-"""What a kind adds to the generic write path: defaults and validation, as upstream's webhooks do."""
+"""What a kind adds to the generic write path: defaults and rules, as upstream's webhooks do."""

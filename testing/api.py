@@ -1,0 +1,32 @@
+"""An API server for tests: the real verbs, on storage in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.logs import PodLogs
+from kubeloop.local.api.memory import MemoryClient
+from kubeloop.local.api.storage import ObjectStorage
+from kubeloop.local.api.verbs import ApiServer, ensure_namespace
+
+NAMESPACES = ("default", "kubeflow")
+
+
+@asynccontextmanager
+async def memory_api(
+    *, admissions: Iterable[Admission] | None = None, pods_dir: Path | None = None
+) -> AsyncIterator[MemoryClient]:
+    """A client of a fresh API server with the namespaces default and kubeflow.
+
+    Args:
+        admissions: Hooks by kind; None takes the built-in ones.
+        pods_dir: Where `read_log` finds logs, as `<uid>/logs/<container>/<restart count>.log`.
+    """
+    with ObjectStorage() as storage:
+        api = ApiServer(storage, admissions=admissions)
+        for namespace in NAMESPACES:
+            ensure_namespace(api, namespace)
+        yield MemoryClient(api, logs=PodLogs(pods_dir))
