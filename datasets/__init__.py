@@ -1,4 +1,41 @@
 """Versioned datasets in an object store: sources, immutable commits, statistics, readers, stores.
 
-Nobody outside this package knows the layout of a commit.
+Nobody outside this package knows the layout of a commit. Importing it loads neither numpy nor
+Pillow nor an S3 client; the functions that need them do.
 """
+
+from kubeloop.datasets.commits import Commit, Manifest, Shard, VersionHash, read_commit
+from kubeloop.datasets.ingest import IngestConfig, Progress, ingest
+from kubeloop.datasets.kinds import KINDS, DatasetKind, Rejection
+from kubeloop.datasets.reading import Dataset, ImageExample, Split, open_dataset
+from kubeloop.datasets.reading import open_dataset as open  # noqa: A004 - the name users write
+from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION, SplitConfig
+from kubeloop.datasets.stores import STORES, FileStore, ObjectStore, S3Store, open_store
+
+__all__ = [
+    "KINDS",
+    "STORES",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "Commit",
+    "Dataset",
+    "DatasetKind",
+    "FileStore",
+    "ImageExample",
+    "IngestConfig",
+    "Manifest",
+    "ObjectStore",
+    "Progress",
+    "Rejection",
+    "S3Store",
+    "Shard",
+    "Split",
+    "SplitConfig",
+    "VersionHash",
+    "ingest",
+    "open",
+    "open_dataset",
+    "open_store",
+    "read_commit",
+]
