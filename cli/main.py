@@ -1,10 +1,58 @@
-"""Entry point of the `kubeloop` command."""
+"""Entry point of the `kubeloop` command.
 
+Commands live in one file a concern; each imports what it needs when it runs, so that `--help` does
+not wait for SDKs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Kubeflow's loop from data to endpoint.")
+from kubeloop.cli import demo, endpoints, lineage, plane, runs
+from kubeloop.cli.options import errors
+from kubeloop.errors import InputError, KubeloopError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    help="Close the loop from raw data to a served model on Kubeflow, on this machine or on a"
+    " cluster.\n\nThe embedded control plane serves the Kubernetes and KFP APIs on loopback:"
+    " `kubeloop up`, then `kubeloop run`, `kubectl`, `kfp.Client`, ….",
+)
+for module in (plane, runs, endpoints, lineage, demo):
+    module.register(app)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except InputError as error:
+        errors.print(f"[red]Error:[/red] {error}", markup=True, soft_wrap=True)
+        return 2
+    except KubeloopError as error:
+        errors.print(f"[red]Error:[/red] {error}", markup=True, soft_wrap=True)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("Interrupted.")
+        return 130
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line and exit."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""`kubeloop up`, `down` and `status`: the embedded control plane as a background process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from kubeloop.cli.options import (
+    DEFAULT_STATE,
+    Output,
+    OutputOption,
+    Session,
+    StateOption,
+    console,
+    print_json,
+)
+from kubeloop.errors import PermanentError, TransientError
+from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+
+ApiPortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of the Kubernetes API; 0: any free one.")
+]
+KfpPortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of the KFP API; 0: any free one.")
+]
+GatewayPortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of the endpoints' gateway; 0: any free one.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+
+
+def up(
+    *,
+    state: StateOption = DEFAULT_STATE,
+    api_port: ApiPortOption = 8643,
+    kfp_port: KfpPortOption = 8888,
+    gateway_port: GatewayPortOption = 8686,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in this terminal; Ctrl-C stops it.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Start the embedded control plane and return when all its APIs answer.
+
+    Examples:
+
+        kubeloop up
+
+        KUBECONFIG=~/.kubeloop/kubeconfig kubectl get pods
+
+        kubeloop up --state /tmp/scratch --api-port 0 --kfp-port 0 --gateway-port 0
+    """
+    folder = Session.open(state).state
+    ports = (api_port, kfp_port, gateway_port)
+    if foreground:
+        run_in_foreground(folder, ports)
+        return
+    endpoints = start(folder, ports)
+    if output is Output.JSON:
+        print_json(_describe(folder, endpoints))
+        return
+    console.print(f"Kubernetes API  {endpoints.api_url}")
+    console.print(f"KFP API         {endpoints.kfp_url}")
+    console.print(f"Endpoints       {endpoints.gateway_url}/serving/<namespace>/<name>")
+    console.print(f"\nexport KUBECONFIG={folder.kubeconfig}", soft_wrap=True)
+
+
+def down(*, state: StateOption = DEFAULT_STATE) -> None:
+    """Stop the embedded control plane and every process it started; its state is kept.
+
+    Example:
+
+        kubeloop down
+    """
+    folder = Session.open(state).state
+    if stop(folder):
+        console.print(f"Stopped. State is kept in {folder.root}.", soft_wrap=True)
+    else:
+        console.print(f"No control plane runs on {folder.root}.", soft_wrap=True)
+
+
+def status(*, state: StateOption = DEFAULT_STATE, output: OutputOption = Output.TEXT) -> None:
+    """Show whether the control plane runs, where it answers, and what it holds.
+
+    Exits with 1 when it does not run.
+    """
+    from kubernetes.client import CoreV1Api
+
+    session = Session.open(state)
+    description = _describe(session.state, session.endpoints)
+    pods = CoreV1Api(session.kubernetes).list_pod_for_all_namespaces().items
+    phases: dict[str, int] = {}
+    for pod in pods:
+        phases[pod.status.phase] = phases.get(pod.status.phase, 0) + 1
+    description["pods"] = phases
+    if output is Output.JSON:
+        print_json(description)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in description.items():
+        shown = ", ".join(f"{n} {phase}" for phase, n in phases.items()) if name == "pods" else value
+        table.add_row(name.replace("_", " "), str(shown) or "none")
+    console.print(table)
+
+
+def start(folder: StateFolder, ports: tuple[int, int, int]) -> Endpoints:
+    """Start a control plane in a process of its own and wait until it answers.
+
+    Raises:
+        AlreadyRunningError: One runs on the folder.
+        PermanentError: It ended while starting; the message holds its last words.
+    """
+    folder.prepare()
+    with folder.lock():
+        folder.retract()
+    command = [sys.executable, "-m", "kubeloop.cli.main", "up", "--foreground"]
+    command += ["--state", str(folder.root)]
+    for option, port in zip(("--api-port", "--kfp-port", "--gateway-port"), ports, strict=True):
+        command += [option, str(port)]
+    with folder.log.open("ab") as log:
+        written = log.tell()
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder.root,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while (endpoints := folder.read_endpoints()) is None:
+        if process.poll() is not None:
+            words = _tail(folder.log, after=written)
+            msg = f"The control plane ended while starting: {words} (log: {folder.log})"
+            raise PermanentError(msg)
+        if time.monotonic() > deadline:
+            process.terminate()
+            process.wait()
+            msg = f"The control plane did not answer within {_START_SECONDS:.0f} s: see {folder.log}."
+            raise TransientError(msg)
+        time.sleep(0.02)
+    return endpoints
+
+
+def stop(folder: StateFolder) -> bool:
+    """Stop the control plane of a folder; False when none runs.
+
+    Raises:
+        TransientError: It has not ended in time.
+    """
+    endpoints = folder.read_endpoints()
+    if not folder.is_running() or endpoints is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(endpoints.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while folder.is_running():
+        if time.monotonic() > deadline:
+            msg = f"The control plane (pid {endpoints.pid}) has not stopped: see {folder.log}."
+            raise TransientError(msg)
+        time.sleep(0.02)
+    return True
+
+
+@contextlib.contextmanager
+def running(folder: StateFolder, ports: tuple[int, int, int]) -> Iterator[Endpoints]:
+    """Use the control plane of a folder, or start one and stop it afterwards."""
+    try:
+        endpoints = start(folder, ports)
+    except AlreadyRunningError:
+        found = folder.read_endpoints()
+        if found is None:
+            raise
+        yield found
+        return
+    try:
+        yield endpoints
+    finally:
+        stop(folder)
+
+
+def run_in_foreground(folder: StateFolder, ports: tuple[int, int, int]) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    from kubeloop.cli.bootstrap import build_bootstrap_manifests
+    from kubeloop.local.control_plane import ControlPlaneConfig, run_until_signal
+
+    config = ControlPlaneConfig(
+        state=folder,
+        api_port=ports[0],
+        kfp_port=ports[1],
+        gateway_port=ports[2],
+        bootstrap_manifests=tuple(build_bootstrap_manifests(namespace="default")),
+    )
+    asyncio.run(run_until_signal(config))
+
+
+def _describe(folder: StateFolder, endpoints: Endpoints) -> dict[str, object]:
+    description: dict[str, object] = asdict(endpoints)
+    del description["token"]
+    return {**description, "state": str(folder.root), "kubeconfig": str(folder.kubeconfig)}
+
+
+def _tail(path: Path, *, after: int, num_lines: int = 5) -> str:
+    with path.open("rb") as file:
+        file.seek(after)
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return " ".join(line.strip() for line in lines[-num_lines:]) or "it printed nothing"

@@ -1,0 +1,119 @@
+"""Who a step is: its run, its task, and where its pipeline keeps artifacts.
+
+Steps that create something outside (a PyTorchJob, an Experiment, an endpoint) name it after their
+run, task and inputs, so that a retried step finds what it created before, while a loop's iterations
+stay apart. Neither KFP nor its SDK passes run and task to a function without making them an input,
+which would defeat the cache; the planned URI of any output carries both, on every backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from kubeloop.errors import InputError
+
+RUNTIME_IMAGE = "kubeloop/runtime:0.1.0"
+"""Image of every component: kubeloop with all extras (manifests/images/runtime)."""
+
+RUN_LABEL = "pipeline/runid"
+"""Label that KFP puts on a run's pods; ours go on what the steps create."""
+
+TASK_LABEL = "kubeloop.dev/task"
+
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step of a run: who it is.
+
+    `pipeline_root` is the URI below which the pipelines of this backend keep their artifacts.
+    """
+
+    pipeline_root: str
+    pipeline: str
+    run_id: str
+    task: str
+
+    @classmethod
+    def from_output_uri(cls, uri: str) -> Step:
+        """Read `{root}/{pipeline}/{run id}/{task}/{uuid}/{artifact}`.
+
+        Raises:
+            InputError: `uri` holds no run id, as outside of a pipeline run.
+
+        Source: kubeflow/pipelines, backend/src/v2/metadata/client.go (GenerateOutputURI).
+        """
+        parts = uri.split("/")
+        for index, part in enumerate(parts):
+            if _UUID.match(part) and 2 <= index < len(parts) - 2:
+                return cls(
+                    pipeline_root="/".join(parts[: index - 1]),
+                    pipeline=parts[index - 1],
+                    run_id=part,
+                    task=parts[index + 1],
+                )
+        msg = (
+            f"The output URI {uri!r} holds no run id; kubeloop's components run as steps of a"
+            " pipeline, where KFP plans it as {root}/{pipeline}/{run id}/{task}/{uuid}/{artifact}."
+        )
+        raise InputError(msg)
+
+    def object_name(self, inputs: Mapping[str, object]) -> str:
+        """A DNS-1035 name of at most 40 characters, equal for equal run, task and inputs."""
+        text = json.dumps([self.run_id, self.task, inputs], sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        task = re.sub(r"[^a-z0-9]+", "-", self.task.lower()).strip("-")[:29].strip("-")
+        if not task[:1].isalpha():
+            task = f"t{task}"[:29]
+        return f"{task}-{digest}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels for what the step creates."""
+        return {RUN_LABEL: self.run_id, TASK_LABEL: self.task[:63]}
+
+    def store(self, kind: str, override: str = "") -> str:
+        """URI of the store for `kind` (datasets, models): `override`, or below the root."""
+        return override or f"{self.pipeline_root}/kubeloop/{kind}"
+
+
+@contextlib.contextmanager
+def open_step(output_uri: str) -> Iterator[Step]:
+    """Identify the running step, and turn SIGTERM into `SystemExit`, so that it cleans up.
+
+    KFP ends the steps of a cancelled run with SIGTERM.
+
+    Args:
+        output_uri: The planned URI of any of the step's outputs.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield Step.from_output_uri(output_uri)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def find_namespace() -> str:
+    """The namespace to create things in: the pod's own, else that of the kubeconfig context."""
+    if _NAMESPACE_FILE.exists():
+        return _NAMESPACE_FILE.read_text().strip()
+    from kubernetes import config
+
+    _, active = config.list_kube_config_contexts()
+    return str(active["context"].get("namespace", "default"))

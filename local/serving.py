@@ -1,0 +1,70 @@
+"""Several HTTP servers in one event loop, on sockets that are bound before anything starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+
+from kubeloop.errors import PermanentError
+
+LOOPBACK = "127.0.0.1"
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process that runs several servers."""
+        yield
+
+
+def bind(port: int, *, what: str, option: str) -> socket.socket:
+    """Listen on loopback; port 0 takes any free one.
+
+    Raises:
+        PermanentError: The port is taken; the message names `what` and `option`.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        msg = (
+            f"Failed to listen on {LOOPBACK}:{port} for the {what}: {error.strerror}; stop what"
+            f" uses the port or choose another with {option} (0: any free one)."
+        )
+        raise PermanentError(msg) from error
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The base URL of a listening socket."""
+    host, port = listener.getsockname()
+    return f"http://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Any, listener: socket.socket) -> AsyncIterator[None]:  # Any: an ASGI app
+    """Serve `app` on `listener` until the block is left."""
+    config = uvicorn.Config(
+        app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=2
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            if task.done():
+                await task
+            await asyncio.sleep(0.001)
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()

@@ -1,0 +1,181 @@
+"""The state folder of a control plane: its files, its lock, and how clients find it.
+
+Only one control plane may use a folder. A lock held by the running process decides that, not a
+process id in a file, so that a crash leaves nothing to clean up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kubeloop.errors import PermanentError
+
+CONTEXT = "kubeloop"
+"""Name of the kubeconfig context."""
+
+
+class AlreadyRunningError(PermanentError):
+    """Another control plane holds the state folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where a running control plane answers."""
+
+    pid: int
+    started_at: str
+    version: str
+    api_url: str
+    kfp_url: str
+    gateway_url: str
+    namespace: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Paths below one folder; nothing is created before `prepare`."""
+
+    root: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.root / "kubeconfig"
+
+    @property
+    def endpoints_file(self) -> Path:
+        return self.root / "control-plane.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "control-plane.log"
+
+    @property
+    def objects(self) -> Path:
+        return self.root / "objects.db"
+
+    @property
+    def pipelines(self) -> Path:
+        return self.root / "pipelines.db"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.db"
+
+    @property
+    def pods(self) -> Path:
+        return self.root / "pods"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    def prepare(self) -> None:
+        """Create the folder, readable by its owner only.
+
+        Raises:
+            PermanentError: It cannot be created or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.artifacts.mkdir(exist_ok=True)
+            self.pods.mkdir(exist_ok=True)
+        except OSError as error:
+            msg = (
+                f"Failed to create state folder {self.root}: {error.strerror}; choose another one"
+                " with --state or KUBELOOP_HOME."
+            )
+            raise PermanentError(msg) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            AlreadyRunningError: Another process holds it.
+        """
+        descriptor = os.open(self.root / "control-plane.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                running = self.read_endpoints()
+                who = f" (pid {running.pid}, {running.api_url})" if running else ""
+                msg = (
+                    f"A control plane already runs on {self.root}{who}: use it as it is, stop it"
+                    " with `kubeloop down`, or start another on its own folder with --state."
+                )
+                raise AlreadyRunningError(msg) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_running(self) -> bool:
+        """Whether a process holds the folder's lock."""
+        if not self.root.is_dir():
+            return False
+        try:
+            with self.lock():
+                return False
+        except AlreadyRunningError:
+            return True
+
+    def read_endpoints(self) -> Endpoints | None:
+        """Where the control plane of this folder answers, None before it answers."""
+        try:
+            return Endpoints(**json.loads(self.endpoints_file.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def read_token(self) -> str:
+        """The bearer token of this folder, made at first use and kept, so kubeconfigs stay valid."""
+        path = self.root / "token"
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32))
+        return path.read_text()
+
+    def publish(self, endpoints: Endpoints) -> None:
+        """Tell clients: the kubeconfig, and last the file that says the plane answers."""
+        write_private(self.kubeconfig, json.dumps(render_kubeconfig(endpoints), indent=2))
+        write_private(self.endpoints_file, json.dumps(asdict(endpoints), indent=2))
+
+    def retract(self) -> None:
+        """The plane no longer answers."""
+        self.endpoints_file.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def render_kubeconfig(endpoints: Endpoints) -> dict[str, object]:
+    """A kubeconfig with one context; JSON, which is YAML."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": CONTEXT,
+        "clusters": [{"name": CONTEXT, "cluster": {"server": endpoints.api_url}}],
+        "users": [{"name": CONTEXT, "user": {"token": endpoints.token}}],
+        "contexts": [
+            {
+                "name": CONTEXT,
+                "context": {
+                    "cluster": CONTEXT,
+                    "user": CONTEXT,
+                    "namespace": endpoints.namespace,
+                },
+            }
+        ],
+    }

@@ -1,0 +1,112 @@
+"""Image classification, from a folder of images to a served endpoint.
+
+ingest → tune → train → evaluate → gate → deploy → probe. The gate deploys only a model that is
+accurate enough on images that neither training nor tuning has seen.
+"""
+
+from kfp import dsl, kubernetes
+
+from kubeloop.components.deploy import deploy_model
+from kubeloop.components.evaluate import evaluate_model
+from kubeloop.components.ingest import ingest_dataset
+from kubeloop.components.probe import probe_endpoint
+from kubeloop.components.train import train_model
+from kubeloop.components.tune import tune_hyperparameters
+from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
+
+SEARCH_SPACE = {
+    "learning_rate": {"type": "float", "min": 0.002, "max": 0.03, "log": True},
+    "label_smoothing": {"type": "float", "min": 0.0, "max": 0.15},
+}
+"""What the image program is tuned over, unless the run says otherwise."""
+
+HYPERPARAMETERS = {"model": "shufflenet_v2_x0_5", "image_size": 32, "batch_size": 64}
+"""What it is given besides."""
+
+
+@dsl.pipeline(
+    name="image-classification",
+    description="Ingest an image folder, tune, train, evaluate, and deploy what is good enough.",
+)
+def image_classification(
+    dataset_source: str,
+    dataset_name: str = "images",
+    endpoint_name: str = "image-classifier",
+    min_accuracy: float = 0.9,
+    search_space: dict = SEARCH_SPACE,  # type: ignore[type-arg]  # KFP takes the bare class
+    hyperparameters: dict = HYPERPARAMETERS,  # type: ignore[type-arg]
+    algorithm: str = "tpe",
+    max_trials: int = 6,
+    parallel_trials: int = 2,
+    trial_epochs: int = 6,
+    epochs: int = 20,
+    num_workers: int = 2,
+    max_corrupt_fraction: float = 0.0,
+    num_probes: int = 10,
+    seed: int = 0,
+) -> None:
+    """Run the whole loop.
+
+    Args:
+        dataset_source: Folder with one sub-folder of images a class.
+        dataset_name: Name of the dataset in the store.
+        endpoint_name: Name of the InferenceService.
+        min_accuracy: Accuracy on the test split from which the model is deployed, in [0, 1].
+        search_space: Hyperparameters to tune.
+        hyperparameters: Hyperparameters that are not tuned.
+        algorithm: Katib algorithm.
+        max_trials: Trials in all.
+        parallel_trials: Trials at a time.
+        trial_epochs: Epochs of a trial.
+        epochs: Epochs of the training with the best hyperparameters.
+        num_workers: Replicas of the training job.
+        max_corrupt_fraction: Share of unreadable images above which the source is refused.
+        num_probes: Test images sent to the endpoint at the end.
+        seed: Seed of splits, search and training.
+    """
+    ingest = ingest_dataset(
+        source=dataset_source,
+        name=dataset_name,
+        max_corrupt_fraction=max_corrupt_fraction,
+        seed=seed,
+    )
+    # The path of a source says nothing about its content.
+    ingest.set_caching_options(False)
+    dataset = ingest.outputs["dataset"]
+
+    tune = tune_hyperparameters(
+        dataset=dataset,
+        search_space=search_space,
+        hyperparameters=hyperparameters,
+        epochs=trial_epochs,
+        algorithm=algorithm,
+        max_trial_count=max_trials,
+        parallel_trial_count=parallel_trials,
+        seed=seed,
+    )
+    train = train_model(
+        dataset=dataset,
+        hyperparameters=hyperparameters,
+        best_parameters=tune.outputs["best_parameters"],
+        trial=tune.outputs["best_trial"],
+        epochs=epochs,
+        num_workers=num_workers,
+        seed=seed,
+    )
+    evaluate = evaluate_model(dataset=dataset, model=train.outputs["model"])
+    steps = [ingest, tune, train, evaluate]
+
+    with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
+        deploy = deploy_model(model=train.outputs["model"], name=endpoint_name)
+        # An endpoint may have been changed or deleted since.
+        deploy.set_caching_options(False)
+        probe = probe_endpoint(
+            dataset=dataset, endpoint=deploy.outputs["endpoint"], num_examples=num_probes
+        )
+        probe.set_caching_options(False)
+        steps += [deploy, probe]
+
+    for step in steps:
+        kubernetes.use_secret_as_env(
+            step, OBJECT_STORE_SECRET, {name: name for name in OBJECT_STORE_VARIABLES}
+        )

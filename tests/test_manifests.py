@@ -1,0 +1,68 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+COMPONENT_KINDS = {"pytorchjobs", "experiments", "inferenceservices"}
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[str, dict]:
+    kubectl = subprocess.run(
+        ["kubectl", "kustomize", str(ROOT / "manifests" / "base")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(kubectl.stdout)}
+
+
+def test_base_builds_with_kubectl_and_holds_what_a_namespace_needs(
+    manifests: dict[str, dict],
+) -> None:
+    assert set(manifests) == {
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "ClusterServingRuntime",
+    }
+
+
+def test_role_allows_creating_the_kinds_of_the_components_and_no_wildcard(
+    manifests: dict[str, dict],
+) -> None:
+    rules = manifests["Role"]["rules"]
+    creatable = {r for rule in rules if "create" in rule["verbs"] for r in rule["resources"]}
+    assert creatable == COMPONENT_KINDS
+    assert not any("*" in entry for rule in rules for entry in rule["verbs"] + rule["resources"])
+    assert not any("secrets" in rule["resources"] for rule in rules)
+
+
+def test_role_binding_binds_the_role_to_the_service_account(manifests: dict[str, dict]) -> None:
+    binding = manifests["RoleBinding"]
+    assert binding["roleRef"]["name"] == manifests["Role"]["metadata"]["name"]
+    subjects = {subject["name"] for subject in binding["subjects"]}
+    assert manifests["ServiceAccount"]["metadata"]["name"] in subjects
+
+
+def test_secret_template_names_every_variable_that_the_steps_read(
+    manifests: dict[str, dict],
+) -> None:
+    from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
+
+    secret = manifests["Secret"]
+    assert secret["metadata"]["name"] == OBJECT_STORE_SECRET
+    assert set(secret["stringData"]) == set(OBJECT_STORE_VARIABLES)
+
+
+def test_serving_runtime_equals_what_the_code_builds() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from render_manifests import FOLDER, render_serving_runtime
+    finally:
+        sys.path.pop(0)
+    assert (FOLDER / "serving-runtime.yaml").read_text() == render_serving_runtime()
