@@ -55,12 +55,13 @@ class Step:
         Source: kubeflow/pipelines, backend/src/v2/metadata/client.go (GenerateOutputURI).
         """
         parts = uri.split("/")
-        for index, part in enumerate(parts):
-            if _UUID.match(part) and 2 <= index < len(parts) - 2:
+        # KFP before 2.5 put no second uuid between task and artifact.
+        for index in (-4, -3):
+            if len(parts) > 1 - index and _UUID.match(parts[index]):
                 return cls(
                     pipeline_root="/".join(parts[: index - 1]),
                     pipeline=parts[index - 1],
-                    run_id=part,
+                    run_id=parts[index],
                     task=parts[index + 1],
                 )
         msg = (
