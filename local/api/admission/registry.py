@@ -5,14 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.admission.core import (
+    ConfigMapAdmission,
+    EventAdmission,
+    NamespaceAdmission,
+    PersistentVolumeClaimAdmission,
+    SecretAdmission,
+    ServiceAdmission,
+)
 from kubeloop.local.api.admission.jobs import JobAdmission
+from kubeloop.local.api.admission.pods import PodAdmission
+from kubeloop.local.api.admission.serving import InferenceServiceAdmission
 from kubeloop.local.api.admission.training import PyTorchJobAdmission
 from kubeloop.local.api.resources import Resource
 
 
 def build_admissions() -> tuple[Admission, ...]:
     """A fresh hook of every kind that has one."""
-    return (JobAdmission(), PyTorchJobAdmission())
+    return (
+        ConfigMapAdmission(),
+        EventAdmission(),
+        NamespaceAdmission(),
+        PersistentVolumeClaimAdmission(),
+        PodAdmission(),
+        SecretAdmission(),
+        ServiceAdmission(),
+        JobAdmission(),
+        PyTorchJobAdmission(),
+        InferenceServiceAdmission(),
+    )
 
 
 def index_admissions(admissions: Iterable[Admission]) -> Mapping[Resource, Admission]:
