@@ -12,7 +12,7 @@ def ingest_dataset(
     source: str,
     dataset: dsl.Output[dsl.Dataset],
     name: str = "dataset",
-    kind: str = "image-folder",
+    kind: str = "image_folder",
     validation_fraction: float = 0.15,
     test_fraction: float = 0.15,
     max_corrupt_fraction: float = 0.0,
@@ -27,15 +27,17 @@ def ingest_dataset(
         source: Where the raw data lies, for example a folder with one sub-folder a class.
         dataset: The commit's manifest; its URI contains the content's hash.
         name: Name of the dataset in the store.
-        kind: How the source is read (`image-folder`).
+        kind: How the source is read (`image_folder`).
         validation_fraction: Share of every class held out to tune on, in (0, 1).
         test_fraction: Share of every class held out to judge by, in (0, 1).
         max_corrupt_fraction: Share of unreadable files above which the source is refused.
         seed: Seed of the splits.
         store: URI of the dataset store; empty: below the pipeline root.
     """
+    from kubeloop.components.progress import ProgressPrinter
+    from kubeloop.components.provenance import describe_commit
     from kubeloop.components.steps import open_step
-    from kubeloop.datasets import IngestConfig, ingest
+    from kubeloop.datasets import IngestConfig, SplitConfig, ingest
 
     with open_step(dataset.uri) as step:
         config = IngestConfig(
@@ -43,13 +45,18 @@ def ingest_dataset(
             store=step.store("datasets", store),
             name=name,
             kind=kind,
-            validation_fraction=validation_fraction,
-            test_fraction=test_fraction,
+            splits=SplitConfig(
+                train=1 - validation_fraction - test_fraction,
+                validation=validation_fraction,
+                test=test_fraction,
+                seed=seed,
+            ),
             max_corrupt_fraction=max_corrupt_fraction,
-            seed=seed,
+            message=f"run {step.run_id}",
         )
-        commit = ingest(config, on_progress=print)
+        commit = ingest(config, on_progress=ProgressPrinter().ingest)
     dataset.uri = commit.uri
-    dataset.metadata.update(commit.provenance())
-    print(f"{name}@{commit.version_hash}: {commit.num_examples} examples, {len(commit.labels)} labels")
+    dataset.metadata.update(describe_commit(commit))
+    state = "new" if commit.is_new else "unchanged"
+    print(f"{name}@{commit.version_hash[:12]} ({state}): {commit.num_examples} examples")
     return (commit.version_hash, commit.num_examples, len(commit.labels))

@@ -12,6 +12,8 @@ import json
 from enum import StrEnum
 from typing import Any
 
+from kubeloop.datasets import Commit
+
 
 class DatasetKey(StrEnum):
     """Metadata of a Dataset artifact."""
@@ -58,3 +60,16 @@ def digest_of(value: Any) -> str:  # Any: JSON
     """`sha256:…` of the canonical JSON of `value`."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def describe_commit(commit: Commit) -> dict[str, Any]:
+    """Metadata of a Dataset artifact."""
+    return {
+        DatasetKey.NAME: commit.name,
+        DatasetKey.VERSION_HASH: commit.version_hash,
+        DatasetKey.SOURCE_URI: commit.source_uri,
+        DatasetKey.SOURCE_DIGEST: commit.source_digest,
+        "num_examples": commit.num_examples,
+        "num_rejected": commit.num_rejected,
+        "labels": list(commit.labels),
+    }

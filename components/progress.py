@@ -1,0 +1,29 @@
+"""What a step prints while it works: a line a stage, and at most one a second in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kubeloop.datasets import Progress
+
+
+class ProgressPrinter:
+    """Prints progress to the step's log."""
+
+    def __init__(
+        self, *, interval_seconds: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._stage = ""
+        self._last = 0.0
+
+    def ingest(self, progress: Progress) -> None:
+        """Print how far an ingestion is."""
+        now = self._clock()
+        is_due = now - self._last >= self._interval_seconds
+        if progress.stage == self._stage and not is_due and progress.done < progress.total:
+            return
+        self._stage, self._last = progress.stage, now
+        print(f"{progress.stage}: {progress.done} of {progress.total}", flush=True)
