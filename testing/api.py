@@ -13,6 +13,7 @@ from kubeloop.local.api.storage import ObjectStorage
 from kubeloop.local.api.verbs import ApiServer, ensure_namespace
 
 NAMESPACES = ("default", "kubeflow")
+_LABELS = {"default": {"katib.kubeflow.org/metrics-collector-injection": "enabled"}}
 
 
 @asynccontextmanager
@@ -28,5 +29,5 @@ async def memory_api(
     with ObjectStorage() as storage:
         api = ApiServer(storage, admissions=admissions)
         for namespace in NAMESPACES:
-            ensure_namespace(api, namespace)
+            ensure_namespace(api, namespace, labels=_LABELS.get(namespace))
         yield MemoryClient(api, logs=PodLogs(pods_dir))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from kubeloop.errors import AlreadyExistsError
@@ -32,7 +32,7 @@ _KEPT_NAMESPACES = ("default", "kube-system", "kube-public")
 
 def utc_now() -> datetime:
     """The present, in UTC."""
-    return datetime.now(timezone.utc)  # noqa: UP017  # the spelling every type checker knows
+    return datetime.now(UTC)
 
 
 class ApiServer:
@@ -56,7 +56,7 @@ class ApiServer:
         """
         self.storage = storage
         self._admissions = index_admissions(
-            build_admissions() if admissions is None else admissions
+            build_admissions(self.peek) if admissions is None else admissions
         )
         self._clock = clock
         self._random = random_source or random.SystemRandom()
@@ -109,6 +109,11 @@ class ApiServer:
         if stored is None:
             raise refusals.not_found(resource, name)
         return stored
+
+    def peek(self, resource: Resource, name: str, *, namespace: str = "") -> Manifest | None:
+        """The stored object as a manifest of the caller's own, None when there is none."""
+        stored = self.storage.get(resource, namespace, name)
+        return None if stored is None else stored.load()
 
     def list(self, resource: Resource, selection: Selection) -> tuple[StoredObject, ...]:
         """The selected objects, by namespace and name; current as of `storage.resource_version`."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from kubeloop.local.api.resources import Resource
 from kubeloop.local.client import Manifest
+
+
+class ObjectReader(Protocol):
+    """Reads what is stored, for rules that look at another object."""
+
+    def __call__(self, resource: Resource, name: str, *, namespace: str = "") -> Manifest | None:
+        """The object, None when there is none."""
 
 
 class Admission(ABC):

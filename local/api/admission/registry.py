@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.admission.base import Admission, ObjectReader
 from kubeloop.local.api.admission.core import (
     ConfigMapAdmission,
     EventAdmission,
@@ -20,8 +20,9 @@ from kubeloop.local.api.admission.training import PyTorchJobAdmission
 from kubeloop.local.api.resources import Resource
 
 
-def build_admissions() -> tuple[Admission, ...]:
-    """A fresh hook of every kind that has one."""
+def build_admissions(read: ObjectReader) -> tuple[Admission, ...]:
+    """A fresh hook of every kind that has one; `read` reads what the server stores."""
+    del read
     return (
         ConfigMapAdmission(),
         EventAdmission(),
