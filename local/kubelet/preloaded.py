@@ -1,0 +1,176 @@
+"""Imports modules ahead of time, and makes a fork forget what they fixed while being imported.
+
+A module that reads the environment, the clock or the machine's entropy when it is imported would
+carry the warm parent's answer into every child. Reads of the environment are recorded, so that a
+child with another value is not run warm; the other cases are a short list, renewed in `refresh`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib
+import logging
+import os
+import sys
+import sysconfig
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubeloop.local.kubelet import linux
+from kubeloop.local.kubelet.python_command import read_thread_limit
+
+_RENEWED = frozenset(
+    {
+        "HOME",  # only used to compute defaults that the programs overwrite or never reach
+        "HOSTNAME",
+        "KUBECONFIG",
+        "OPENBLAS_NUM_THREADS",
+        "PATH",
+        "PWD",
+        "PYTHONUNBUFFERED",
+        "TMPDIR",
+        "TMP",
+        "TEMP",
+        "_KFP_RUNTIME",  # with it kfp imports less; what is imported already does no harm
+    }
+)
+_BLAS_SETTERS = (
+    "scipy_openblas_set_num_threads64_",
+    "scipy_openblas_set_num_threads",
+    "openblas_set_num_threads64_",
+    "openblas_set_num_threads",
+)
+_blas_setters: list[Callable[[int], object]] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preload:
+    """What came of importing a layer's modules."""
+
+    skipped: dict[str, str]
+    """Modules that could not be imported, and why."""
+    seconds: float
+
+
+def preload(names: Iterable[str]) -> Preload:
+    """Import `names` one after the other; one that fails is skipped."""
+    started = time.perf_counter()
+    skipped = {}
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001  # a broken package costs its warmth, no more
+            skipped[name] = f"{type(error).__name__}: {error}"
+    _blas_setters[:] = _find_blas_setters()
+    _forget_exit_work()
+    return Preload(skipped=skipped, seconds=time.perf_counter() - started)
+
+
+@contextmanager
+def recording_env_reads() -> Iterator[dict[str, str | None]]:
+    """Note each variable that is looked up in `os.environ`, and what was found."""
+    reads: dict[str, str | None] = {}
+
+    class Recorder(os._Environ[str]):  # noqa: SLF001  # the type of `os.environ`
+        def __getitem__(self, key: str) -> str:
+            if key not in _RENEWED:
+                reads.setdefault(key, self._peek(key))
+            return super().__getitem__(key)
+
+        def __contains__(self, key: object) -> bool:
+            if isinstance(key, str) and key not in _RENEWED:
+                reads.setdefault(key, self._peek(key))
+            return super().__contains__(key)
+
+        def _peek(self, key: str) -> str | None:
+            value = os.environb.get(os.fsencode(key))
+            return None if value is None else os.fsdecode(value)
+
+    original = type(os.environ)
+    os.environ.__class__ = Recorder
+    try:
+        yield reads
+    finally:
+        os.environ.__class__ = original
+
+
+def list_sources() -> dict[str, int]:
+    """Modification times that change when an imported module's code does.
+
+    Folders of installed packages count as one (installing changes them); files elsewhere, such as
+    those of an editable install, count each.
+    """
+    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    installed = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages}
+    files = {
+        path
+        for module in list(sys.modules.values())
+        if (path := getattr(module, "__file__", None)) and path.endswith(".py")
+    }
+    outside = {path for path in files if not path.startswith(tuple(installed))}
+    sources = {}
+    for path in outside | packages:
+        if (modified := _modified(path)) is not None:
+            sources[path] = modified
+    return sources
+
+
+def is_current(sources: Mapping[str, int]) -> bool:
+    """Whether nothing that `list_sources` found has changed since."""
+    return all(_modified(path) == modified for path, modified in sources.items())
+
+
+def _modified(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def refresh(env: Mapping[str, str]) -> None:
+    """In a forked child: renew what the imported modules took from their surroundings."""
+    time.tzset()
+    logging._startTime = time.time()  # type: ignore[attr-defined]  # noqa: SLF001
+    if tempfile := sys.modules.get("tempfile"):
+        tempfile.tempdir = None
+    if process := sys.modules.get("multiprocessing.process"):
+        process.ORIGINAL_DIR = os.getcwd()  # noqa: PTH109
+        process.current_process().authkey = os.urandom(32)
+    if kube_config := sys.modules.get("kubernetes.config.kube_config"):
+        kube_config.KUBE_CONFIG_DEFAULT_LOCATION = env.get("KUBECONFIG", "~/.kube/config")
+    if random := sys.modules.get("numpy.random"):
+        random.seed()
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.seed()
+        if (num_threads := read_thread_limit(env, "OMP_NUM_THREADS")) is not None:
+            torch.set_num_threads(num_threads)
+    num_blas_threads = read_thread_limit(env, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    for set_num_threads in _blas_setters:
+        set_num_threads(num_blas_threads or linux.count_cpus())
+
+
+def _forget_exit_work() -> None:
+    """Leave what must be done once, and only for the imports' own sake, to the warm parent."""
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # noqa: SLF001  # no public list
+        finalizer.atexit = False  # torch alone has thousands, and takes 0.1 s over them
+    if dynamo := sys.modules.get("torch._dynamo.utils"):
+        atexit.unregister(dynamo.dump_compile_times)
+
+
+def _find_blas_setters() -> list[Callable[[int], object]]:
+    """NumPy's and SciPy's own OpenBLAS, loaded with one thread so that forking stays safe."""
+    try:
+        maps = Path("/proc/self/maps").read_text("utf-8")
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if "openblas" in line}
+    setters: list[Callable[[int], object]] = []
+    for path in sorted(paths):
+        library = ctypes.CDLL(path)
+        setters += [getattr(library, name) for name in _BLAS_SETTERS if hasattr(library, name)][:1]
+    return setters
