@@ -18,6 +18,7 @@ from kubeloop.local.client import Client, Manifest
 from kubeloop.local.operators.conditions import FALSE, Clock, format_time, utc_now
 from kubeloop.local.operators.controller import Reconciler, Request, Result, controller_owner
 from kubeloop.local.operators.events import record_event
+from kubeloop.local.operators.pod_states import is_active, is_being_deleted, phase_of
 from kubeloop.local.operators.pod_troubles import Severity, find_troubles
 from kubeloop.local.operators.pytorchjob_pods import (
     OPERATOR_NAME,
@@ -32,9 +33,7 @@ from kubeloop.local.operators.pytorchjob_status import (
     StatusDraft,
     conclude,
     exceeds_backoff_limit,
-    is_active,
     judge_pods,
-    phase_of,
 )
 
 _OUR_MANAGER = "kubeflow.org/training-operator"
@@ -60,7 +59,7 @@ class PyTorchJobReconciler(Reconciler):
         except NotFoundError:
             return Result()
         manager = (stored["spec"].get("runPolicy") or {}).get("managedBy") or _OUR_MANAGER
-        if manager != _OUR_MANAGER or "deletionTimestamp" in stored["metadata"]:
+        if manager != _OUR_MANAGER or is_being_deleted(stored):
             return Result()
         draft = StatusDraft.of(apply_defaults(stored), now=self._clock())
         pods = await self._list_controlled(PODS, draft.job)
@@ -235,7 +234,7 @@ class PyTorchJobReconciler(Reconciler):
     ) -> None:
         for manifest in manifests:
             metadata = manifest["metadata"]
-            if "deletionTimestamp" in metadata:
+            if is_being_deleted(manifest):
                 continue
             try:
                 await self._client.delete(

@@ -22,6 +22,12 @@ from kubeloop.local.operators.conditions import (
     parse_time,
     write_job_condition,
 )
+from kubeloop.local.operators.pod_states import (
+    count_restarts,
+    is_active,
+    is_being_deleted,
+    phase_of,
+)
 from kubeloop.local.operators.pod_troubles import Announcement, Severity
 from kubeloop.local.operators.pytorchjob_pods import is_of_type, render_selector
 from kubeloop.local.operators.pytorchjob_spec import (
@@ -172,7 +178,7 @@ def exceeds_backoff_limit(draft: StatusDraft, pods: list[Manifest]) -> bool:
     if limit is None:
         return False
     num_restarts = sum(
-        _count_restarts(pod)
+        count_restarts(pod)
         for replica_type, spec in replica_specs(draft.job).items()
         if spec["restartPolicy"] in _RESTARTED_POLICIES
         for pod in pods
@@ -183,17 +189,6 @@ def exceeds_backoff_limit(draft: StatusDraft, pods: list[Manifest]) -> bool:
     return num_restarts > 0 or _has_new_failure(draft, pods)
 
 
-def is_active(pod: Manifest) -> bool:
-    """Whether a pod is neither finished nor being deleted."""
-    is_deleted = "deletionTimestamp" in pod["metadata"]
-    return phase_of(pod) not in ("Succeeded", "Failed") and not is_deleted
-
-
-def phase_of(pod: Manifest) -> str:
-    """The pod's phase; Pending until somebody reports one."""
-    return str((pod.get("status") or {}).get("phase") or "Pending")
-
-
 def _has_new_failure(draft: StatusDraft, pods: list[Manifest]) -> bool:
     known = sum(
         counts.get("failed", 0) for counts in (draft.status.get("replicaStatuses") or {}).values()
@@ -202,15 +197,6 @@ def _has_new_failure(draft: StatusDraft, pods: list[Manifest]) -> bool:
     num_active = sum(is_active(pod) for pod in pods)
     num_replicas = sum(spec["replicas"] for spec in replica_specs(draft.job).values())
     return num_failed > known and num_active != num_replicas
-
-
-def _count_restarts(pod: Manifest) -> int:
-    status = pod.get("status") or {}
-    return sum(
-        container.get("restartCount", 0)
-        for key in ("initContainerStatuses", "containerStatuses")
-        for container in status.get(key) or []
-    )
 
 
 def _find_exit_code(pod: Manifest) -> int | None:
@@ -224,7 +210,7 @@ def _find_exit_code(pod: Manifest) -> int | None:
 def _classify(pod: Manifest) -> str | None:
     phase = phase_of(pod)
     if phase == "Running":
-        return "failed" if "deletionTimestamp" in pod["metadata"] else "active"
+        return "failed" if is_being_deleted(pod) else "active"
     return {"Succeeded": "succeeded", "Failed": "failed"}.get(phase)
 
 
