@@ -91,7 +91,7 @@ class PyTorchJobAdmission(Admission):
             ApiError: 403, a rule of the webhook is broken.
         """
         name = manifest["metadata"]["name"]
-        if wrong := [*_find_wrong_types(manifest), *_find_changed_queue(manifest, old)]:
+        if wrong := [*_find_wrong_types(manifest)] or [*_find_changed_queue(manifest, old)]:
             raise invalid(PYTORCH_JOBS, name, wrong)
         texts = dict.fromkeys(f"{fault.field}: {fault.message}" for fault in _find_faults(manifest))
         if not texts:
