@@ -10,6 +10,7 @@ Repeating a deployment is safe: the same configuration changes nothing and re-at
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,12 @@ class WaitConfig:
 
 
 def connect(*, config_file: str | None = None, context: str | None = None) -> Client:
-    """Open KServe's client on a kubeconfig; without one, the cluster that we run in.
+    """Open KServe's client.
+
+    Args:
+        config_file: A kubeconfig; None is the one that KUBECONFIG names now (the SDK looks when it
+            is imported, which in a warm process is too early), else the cluster that we run in.
+        context: A context of it; None is its current one.
 
     Raises:
         MissingDependencyError: KServe's SDK is not installed.
@@ -73,7 +79,9 @@ def connect(*, config_file: str | None = None, context: str | None = None) -> Cl
         raise MissingDependencyError(
             "Endpoints need KServe's SDK: pip install 'kubeloop[kserve]'."
         ) from error
-    return KServeClient(config_file=config_file, context=context)
+    return KServeClient(
+        config_file=config_file or os.environ.get("KUBECONFIG") or None, context=context
+    )
 
 
 def deploy(

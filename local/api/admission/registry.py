@@ -13,6 +13,7 @@ from kubeloop.local.api.admission.core import (
     SecretAdmission,
     ServiceAdmission,
 )
+from kubeloop.local.api.admission.deployments import DeploymentAdmission
 from kubeloop.local.api.admission.jobs import JobAdmission
 from kubeloop.local.api.admission.pods import PodAdmission
 from kubeloop.local.api.admission.serving import InferenceServiceAdmission
@@ -25,6 +26,7 @@ def build_admissions(read: ObjectReader) -> tuple[Admission, ...]:
     del read
     return (
         ConfigMapAdmission(),
+        DeploymentAdmission(),
         EventAdmission(),
         NamespaceAdmission(),
         PersistentVolumeClaimAdmission(),
