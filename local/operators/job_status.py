@@ -155,8 +155,9 @@ class JobDraft:
                 self.uncounted[outcome] = waiting
         known = {uid for uids in self.uncounted.values() for uid in uids}
         for uid, pod in tracked.items():
-            if uid not in known and (outcome := _find_outcome(pod)):
-                self.uncounted.setdefault(outcome, []).append(uid)
+            ended = _find_outcome(pod)
+            if ended is not None and uid not in known:
+                self.uncounted.setdefault(ended, []).append(uid)
 
     def observe(self, pods: Iterable[Manifest]) -> None:
         """Write the numbers of pods that are active, ready and on their way out."""
@@ -203,7 +204,7 @@ class JobDraft:
         parallelism = int(spec.get("parallelism", 1))
         completions = spec.get("completions")
         if completions is not None:
-            return max(min(parallelism, completions - self.total("succeeded")), 0)
+            return max(min(parallelism, int(completions) - self.total("succeeded")), 0)
         num_active = int(self.status.get("active", 0))
         return min(parallelism, num_active) if self.total("succeeded") else parallelism
 

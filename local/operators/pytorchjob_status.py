@@ -34,6 +34,7 @@ from kubeloop.local.operators.pytorchjob_spec import (
     CONTAINER_NAME,
     MASTER,
     WORKER,
+    count_replicas,
     has_master,
     replica_specs,
 )
@@ -195,8 +196,7 @@ def _has_new_failure(draft: StatusDraft, pods: list[Manifest]) -> bool:
     )
     num_failed = sum(phase_of(pod) == "Failed" for pod in pods)
     num_active = sum(is_active(pod) for pod in pods)
-    num_replicas = sum(spec["replicas"] for spec in replica_specs(draft.job).values())
-    return num_failed > known and num_active != num_replicas
+    return bool(num_failed > known and num_active != count_replicas(draft.job))
 
 
 def _find_exit_code(pod: Manifest) -> int | None:

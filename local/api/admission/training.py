@@ -188,8 +188,9 @@ def _check_type(path: str, value: Any, schema: Any) -> Iterator[FieldError]:  # 
     if value is None:
         return
     expected = schema if isinstance(schema, type) else type(schema)
-    if type(value) is not expected:
-        given = _TYPE_NAMES[type(value)]
+    given_type: type = type(value)
+    if given_type is not expected:
+        given = _TYPE_NAMES[given_type]
         text = f'{path} in body must be of type {_TYPE_NAMES[expected]}: "{given}"'
         yield value_invalid(path, given, text)
     elif isinstance(schema, dict):
