@@ -82,7 +82,7 @@ def prepare_new(
     metadata = manifest["metadata"]
     if metadata.get("resourceVersion"):
         raise refusals.bad_request("resourceVersion should not be set on objects to be created")
-    for part in (*_SERVER_FIELDS, "managedFields", "selfLink", "resourceVersion"):
+    for part in (*_SERVER_FIELDS, "selfLink", "resourceVersion"):
         metadata.pop(part, None)
     if not metadata.get("name") and metadata.get("generateName"):
         metadata["name"] = generate_name(metadata["generateName"], random_source=random_source)

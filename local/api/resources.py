@@ -82,6 +82,21 @@ def _core(kind: str, plural: str, **extra: object) -> Resource:
 _ALL = ("all",)
 _KATIB = ("all", "kubeflow", "katib")
 
+_AGE = Column(name="Age", type="date", path=".metadata.creationTimestamp")
+_NEWEST_CONDITION = (
+    Column(name="Type", type="string", path=".status.conditions[-1:].type"),
+    Column(name="Status", type="string", path=".status.conditions[-1:].status"),
+)
+_READY = Column(name="Ready", type="string", path=".status.conditions[?(@.type=='Ready')].status")
+_URL = Column(name="URL", type="string", path=".status.url")
+_TRAFFIC = ".status.components.predictor.traffic"
+_RUNTIME_COLUMNS = (
+    Column(name="Disabled", type="boolean", path=".spec.disabled"),
+    Column(name="ModelType", type="string", path=".spec.supportedModelFormats[*].name"),
+    Column(name="Containers", type="string", path=".spec.containers[*].name"),
+    _AGE,
+)
+
 NAMESPACES = _core(
     "Namespace",
     "namespaces",
@@ -144,6 +159,11 @@ DEPLOYMENTS = Resource(
     singular="deployment",
     short_names=("deploy",),
     categories=_ALL,
+    scale=Scale(
+        spec_replicas=".spec.replicas",
+        status_replicas=".status.replicas",
+        selector=".spec.selector",
+    ),
 )
 JOBS = Resource(
     group="batch", version="v1", kind="Job", plural="jobs", singular="job", categories=_ALL
@@ -154,6 +174,15 @@ PYTORCH_JOBS = Resource(
     kind="PyTorchJob",
     plural="pytorchjobs",
     singular="pytorchjob",
+    columns=(
+        Column(name="State", type="string", path=".status.conditions[-1:].type"),
+        _AGE,
+    ),
+    scale=Scale(
+        spec_replicas=".spec.pytorchReplicaSpecs.Worker.replicas",
+        status_replicas=".status.replicaStatuses.Worker.active",
+        selector=".status.replicaStatuses.Worker.selector",
+    ),
 )
 EXPERIMENTS = Resource(
     group="kubeflow.org",
@@ -162,6 +191,7 @@ EXPERIMENTS = Resource(
     plural="experiments",
     singular="experiment",
     categories=_KATIB,
+    columns=(*_NEWEST_CONDITION, _AGE),
 )
 SUGGESTIONS = Resource(
     group="kubeflow.org",
@@ -170,6 +200,12 @@ SUGGESTIONS = Resource(
     plural="suggestions",
     singular="suggestion",
     categories=_KATIB,
+    columns=(
+        *_NEWEST_CONDITION,
+        Column(name="Requested", type="string", path=".spec.requests"),
+        Column(name="Assigned", type="string", path=".status.suggestionCount"),
+        _AGE,
+    ),
 )
 TRIALS = Resource(
     group="kubeflow.org",
@@ -178,6 +214,7 @@ TRIALS = Resource(
     plural="trials",
     singular="trial",
     categories=_KATIB,
+    columns=(*_NEWEST_CONDITION, _AGE),
 )
 INFERENCE_SERVICES = Resource(
     group="serving.kserve.io",
@@ -186,6 +223,25 @@ INFERENCE_SERVICES = Resource(
     plural="inferenceservices",
     singular="inferenceservice",
     short_names=("isvc",),
+    columns=(
+        _URL,
+        _READY,
+        Column(name="Prev", type="integer", path=_TRAFFIC + "[?(@.tag=='prev')].percent"),
+        Column(
+            name="Latest", type="integer", path=_TRAFFIC + "[?(@.latestRevision==true)].percent"
+        ),
+        Column(
+            name="PrevRolledoutRevision",
+            type="string",
+            path=_TRAFFIC + "[?(@.tag=='prev')].revisionName",
+        ),
+        Column(
+            name="LatestReadyRevision",
+            type="string",
+            path=_TRAFFIC + "[?(@.latestRevision==true)].revisionName",
+        ),
+        _AGE,
+    ),
 )
 SERVING_RUNTIMES = Resource(
     group="serving.kserve.io",
@@ -193,6 +249,7 @@ SERVING_RUNTIMES = Resource(
     kind="ServingRuntime",
     plural="servingruntimes",
     singular="servingruntime",
+    columns=_RUNTIME_COLUMNS,
 )
 CLUSTER_SERVING_RUNTIMES = Resource(
     group="serving.kserve.io",
@@ -201,6 +258,7 @@ CLUSTER_SERVING_RUNTIMES = Resource(
     plural="clusterservingruntimes",
     singular="clusterservingruntime",
     namespaced=False,
+    columns=_RUNTIME_COLUMNS,
 )
 
 RESOURCES: tuple[Resource, ...] = (

@@ -16,6 +16,7 @@ from kubeloop.errors import AlreadyExistsError
 from kubeloop.local.api import objects, refusals
 from kubeloop.local.api.admission.base import Admission
 from kubeloop.local.api.admission.registry import build_admissions, index_admissions
+from kubeloop.local.api.apply import ApplyRequest, apply_configuration
 from kubeloop.local.api.deletion import DeleteOptions, Deleter
 from kubeloop.local.api.events import StoredObject
 from kubeloop.local.api.patches import apply_json_patch, apply_merge_patch
@@ -58,7 +59,8 @@ class ApiServer:
         self._admissions = index_admissions(
             build_admissions(self.peek) if admissions is None else admissions
         )
-        self._clock = clock
+        self.clock = clock
+        self.is_closed = False
         self._random = random_source or random.SystemRandom()
         self._deleter = Deleter(storage, clock=clock)
         self._deleter.sweep()
@@ -178,17 +180,33 @@ class ApiServer:
         namespace: str = "",
         subresource: str = "",
         dry_run: bool = False,
+        field_manager: str = "",
+        force: bool = False,
     ) -> StoredObject:
-        """Change an object, or its status, by a patch.
+        """Change an object, or its status, by a patch; an apply creates what is missing.
 
         Raises:
             NotFoundError: There is no such object.
-            ConflictError: The patch carries an older resourceVersion.
+            ConflictError: The patch carries an older resourceVersion, or applies what another
+                manager owns.
             InvalidError: The result breaks a rule.
             ApiError: 400 or 415, the patch cannot be used on this kind.
         """
-        stored = self.get(resource, name, namespace=namespace)
-        manifest = apply_patch(resource, stored.load(), body, patch_type=patch_type)
+        is_apply = patch_type is PatchType.APPLY
+        stored = self.storage.get(resource, namespace, name) if is_apply else None
+        if stored is None and not is_apply:
+            stored = self.get(resource, name, namespace=namespace)
+        manifest = {"metadata": {"name": name}} if stored is None else stored.load()
+        if is_apply:
+            objects.check_shape(resource, body)
+            request = ApplyRequest(
+                configuration=body, manager=field_manager, force=force, now=self.now()
+            )
+            manifest = apply_configuration(resource, manifest, request)
+        else:
+            manifest = apply_patch(resource, manifest, body, patch_type=patch_type)
+        if stored is None:
+            return self.create(resource, manifest, namespace=namespace or None, dry_run=dry_run)
         objects.check_shape(resource, manifest)
         objects.settle_namespace(
             resource, manifest, namespace=namespace if resource.namespaced else None
@@ -236,9 +254,15 @@ class ApiServer:
         admission = self._admissions.get(stored.resource)
         return () if admission is None else tuple(admission.warn(stored.load()))
 
+    def close(self) -> None:
+        """End all watches; call before the HTTP server waits for its connections to end."""
+        self.is_closed = True
+        for log in self.storage.logs.values():
+            log.wake()
+
     def now(self) -> str:
         """The present as a timestamp of the API."""
-        return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _update(
         self, stored: StoredObject, manifest: Manifest, *, subresource: str, dry_run: bool
