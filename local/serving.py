@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from kubeloop.errors import PermanentError
+from kubeloop.local.api.certificates import Certificate
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,17 +45,28 @@ def bind(port: int, *, what: str, option: str) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, scheme: str = "http") -> str:
     """The base URL of a listening socket."""
     host, port = listener.getsockname()
-    return f"http://{host}:{port}"
+    return f"{scheme}://{host}:{port}"
 
 
 @contextlib.asynccontextmanager
-async def serve(app: Any, listener: socket.socket) -> AsyncIterator[None]:  # Any: an ASGI app
-    """Serve `app` on `listener` until the block is left."""
+async def serve(
+    app: Any,  # an ASGI app
+    listener: socket.socket,
+    *,
+    certificate: Certificate | None = None,
+) -> AsyncIterator[None]:
+    """Serve `app` on `listener` until the block is left; over TLS with a certificate."""
     config = uvicorn.Config(
-        app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        app,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=None if certificate is None else certificate.chain,
+        ssl_keyfile=None if certificate is None else certificate.key,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

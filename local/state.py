@@ -6,6 +6,7 @@ process id in a file, so that a crash leaves nothing to clean up.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -72,6 +73,10 @@ class StateFolder:
     @property
     def pods(self) -> Path:
         return self.root / "pods"
+
+    @property
+    def certificates(self) -> Path:
+        return self.root / "certificates"
 
     @property
     def artifacts(self) -> Path:
@@ -141,9 +146,17 @@ class StateFolder:
             write_private(path, secrets.token_urlsafe(32))
         return path.read_text()
 
-    def publish(self, endpoints: Endpoints) -> None:
-        """Tell clients: the kubeconfig, and last the file that says the plane answers."""
-        write_private(self.kubeconfig, json.dumps(render_kubeconfig(endpoints), indent=2))
+    def publish(self, endpoints: Endpoints, *, authority: Path | None = None) -> None:
+        """Tell clients: the kubeconfig, and last the file that says the plane answers.
+
+        Args:
+            endpoints: Where the plane answers.
+            authority: Certificate (PEM) that clients of the Kubernetes API must trust.
+        """
+        kubeconfig = render_kubeconfig(
+            endpoints, authority=None if authority is None else authority.read_bytes()
+        )
+        write_private(self.kubeconfig, json.dumps(kubeconfig, indent=2))
         write_private(self.endpoints_file, json.dumps(asdict(endpoints), indent=2))
 
     def retract(self) -> None:
@@ -160,13 +173,19 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def render_kubeconfig(endpoints: Endpoints) -> dict[str, object]:
-    """A kubeconfig with one context; JSON, which is YAML."""
+def render_kubeconfig(endpoints: Endpoints, *, authority: bytes | None = None) -> dict[str, object]:
+    """A kubeconfig with one context; JSON, which is YAML.
+
+    NB: kubectl sends the token to https servers only, so they come with their `authority` (PEM).
+    """
+    cluster = {"server": endpoints.api_url}
+    if authority is not None:
+        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
     return {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": CONTEXT,
-        "clusters": [{"name": CONTEXT, "cluster": {"server": endpoints.api_url}}],
+        "clusters": [{"name": CONTEXT, "cluster": cluster}],
         "users": [{"name": CONTEXT, "user": {"token": endpoints.token}}],
         "contexts": [
             {
