@@ -23,6 +23,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ class Warmth:
     env: Mapping[str, str]
     env_reads: Mapping[str, str | None]
     """Variables that modules read while they were imported, and what they saw."""
-    top_level_names: frozenset[str]
-    """First parts of the names of the modules that were imported."""
+    origins: Mapping[str, str]
+    """The folder that each imported top-level module was found in; empty if it was in none."""
     last_module: str
     """The youngest key of `sys.modules`."""
 
@@ -67,8 +68,7 @@ class Warmth:
             path=tuple(path),
             env=env,
             env_reads=env_reads,
-            top_level_names=frozenset(name.partition(".")[0] for name in sys.modules)
-            - frozenset(sys.builtin_module_names),
+            origins=_list_origins(),
             last_module=next(reversed(sys.modules)),
         )
 
@@ -92,23 +92,24 @@ def is_faithful(program: PythonProgram, *, env: Mapping[str, str], warmth: Warmt
         return False
     cwd = str(Path.cwd())
     folders = [_first_path(program) or cwd, *split_python_path(env, cwd=cwd)]
-    return not any(_shadows(folder, warmth.top_level_names) for folder in folders)
+    return not any(_shadows(folder, warmth.origins) for folder in folders)
 
 
 def run(
     program: PythonProgram, *, argv: list[str], env: Mapping[str, str], warmth: Warmth
 ) -> NoReturn:
     """Run `program` to its end and exit; streams, directory and signals are set already."""
-    main = _prepare(program, argv=argv, env=env, warmth=warmth)
-    interrupted = False
+    _prepare(program, argv=argv, env=env, warmth=warmth)
+    status, failure = 0, None
     try:
-        _execute(program, main)
-        status = 0
+        _execute(program, vars(sys.modules["__main__"]))
     except SystemExit as error:
         status = _exit_status(error)
     except BaseException as error:  # noqa: BLE001  # whatever ends a program is printed
-        interrupted = isinstance(error, KeyboardInterrupt)
-        status = _print_error(error)
+        failure = error
+    if failure is not None:  # printed here, where no exception is being handled
+        status = _print_error(failure)
+    interrupted, failure = isinstance(failure, KeyboardInterrupt), None
     status = _shut_down(status, last_module=warmth.last_module)
     if interrupted:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -118,7 +119,7 @@ def run(
 
 def _prepare(
     program: PythonProgram, *, argv: list[str], env: Mapping[str, str], warmth: Warmth
-) -> dict[str, Any]:  # the namespace of a module
+) -> None:
     sys.argv[:] = [
         program.target if program.kind is ProgramKind.SCRIPT else program.kind.value,
         *program.arguments,
@@ -138,10 +139,9 @@ def _prepare(
     )
     sys.modules["__main__"] = main
     gc.enable()
-    return main.__dict__
 
 
-def _execute(program: PythonProgram, namespace: dict[str, Any]) -> None:  # as above
+def _execute(program: PythonProgram, namespace: dict[str, Any]) -> None:  # of a module
     if program.kind is ProgramKind.MODULE:
         runpy._run_module_as_main(program.target)  # type: ignore[attr-defined]  # noqa: SLF001  # what `python -m` calls
     elif program.kind is ProgramKind.CODE:
@@ -168,21 +168,34 @@ def _first_path(program: PythonProgram) -> str:
     return os.path.dirname(os.path.realpath(program.target))  # noqa: PTH120
 
 
-def _shadows(folder: str, names: frozenset[str]) -> bool:
+def _list_origins() -> dict[str, str]:
+    names = {name.partition(".")[0] for name in sys.modules} - set(sys.builtin_module_names)
+    origins = {}
+    for name in names:
+        path = getattr(sys.modules.get(name), "__file__", None) or ""
+        folder = os.path.dirname(path)  # noqa: PTH120
+        is_package = hasattr(sys.modules.get(name), "__path__")
+        origins[name] = os.path.dirname(folder) if is_package else folder  # noqa: PTH120
+    return origins
+
+
+def _shadows(folder: str, origins: Mapping[str, str]) -> bool:
     """Whether imports from `folder` would find other modules than those imported already."""
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                stem, _, suffix = entry.name.partition(".")
-                if stem not in names:
-                    continue
-                if suffix.endswith(("py", "pyc", "so")):
-                    return True
-                if not suffix and os.path.exists(os.path.join(entry.path, "__init__.py")):  # noqa: PTH110, PTH118
-                    return True
+            return any(
+                _is_importable(entry)
+                for entry in entries
+                if origins.get(entry.name.partition(".")[0], folder) != folder
+            )
     except OSError:
         return False
-    return False
+
+
+def _is_importable(entry: os.DirEntry[str]) -> bool:
+    if entry.name.endswith((".py", ".pyc", ".so")):
+        return True
+    return os.path.exists(os.path.join(entry.path, "__init__.py"))  # noqa: PTH110, PTH118
 
 
 def _line_buffered(stream: TextIO) -> TextIO:
@@ -240,7 +253,8 @@ def _shut_down(status: int, *, last_module: str) -> int:
     if not _flush(sys.stdout):
         status = _FLUSH_FAILED
     _flush(sys.stderr)
-    if threading.active_count() == 1:  # a thread that still runs would stumble over missing names
+    _flush_files()  # first: of a stream and its file, the collector may finalise the file first
+    if threading.active_count() == 1:  # one that still runs would stumble over missing names
         _take_down(last_module)
     _flush_files()
     if not _flush(sys.stdout):
@@ -261,12 +275,13 @@ def _take_down(last_module: str) -> None:
     """Let go of what the program's own modules hold, so that its objects are finalised."""
     for name in list(itertools.takewhile(lambda name: name != last_module, reversed(sys.modules))):
         del sys.modules[name]
-    names = sys.modules["__main__"].__dict__
-    for private in (True, False):
-        for name in [name for name in names if name.startswith("_") == private]:
-            if name != "__builtins__":
-                names[name] = None
+    sys.last_type = sys.last_value = sys.last_traceback = None
+    main = weakref.ref(sys.modules.pop("__main__"))
     gc.collect()
+    if (survivor := main()) is not None:
+        names = vars(survivor)
+        names.update(dict.fromkeys(names.keys() - {"__builtins__"}))
+        gc.collect()
 
 
 def _flush_files() -> None:

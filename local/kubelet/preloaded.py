@@ -147,7 +147,8 @@ def refresh(env: Mapping[str, str]) -> None:
         random.seed()
     if torch := sys.modules.get("torch"):
         torch.default_generator.seed()
-        if (num_threads := read_thread_limit(env, "OMP_NUM_THREADS")) is not None:
+        num_threads = read_thread_limit(env, "OMP_NUM_THREADS")
+        if num_threads is not None and num_threads < torch.get_num_threads():
             torch.set_num_threads(num_threads)
     num_blas_threads = read_thread_limit(env, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     for set_num_threads in _blas_setters:

@@ -23,6 +23,7 @@ from typing import Self
 from kubeloop.errors import PermanentError, TransientError
 from kubeloop.local.kubelet import linux, wire
 from kubeloop.local.kubelet.warm_parent import Layer, WarmConfig, WarmParent
+from kubeloop.local.kubelet.zygote import Announcement
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,20 @@ class ProcessRunner:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+
+    @property
+    def announcements(self) -> list[Announcement]:
+        """What the layers that are ready said of themselves, shallowest first."""
+        return [layer.announcement for layer in self._parent.ready] if self._parent else []
+
+    @property
+    def warm_parent_pid(self) -> int | None:
+        """The first layer's; None while there is none."""
+        return (
+            self._parent.ready[0].announcement["pid"]
+            if self._parent and self._parent.ready
+            else None
+        )
 
     async def start(self, spec: ProcessSpec) -> Process:
         """Start `spec`.
