@@ -191,7 +191,6 @@ class PyTorchJobReconciler(Reconciler):
                 severity=announcement.severity,
             )
         draft.announcements.clear()
-        draft.status.setdefault("replicaStatuses", {})
         if draft.status != stored.get("status"):
             await self._client.replace_status({**stored, "status": draft.status})
 

@@ -397,3 +397,17 @@ def test_deleting_the_job_deletes_its_pods_and_services() -> None:
         await stage.step("digits")
 
     play(PyTorchJobReconciler, scenario)
+
+
+def test_pods_that_only_look_like_the_jobs_are_not_counted_as_its_own() -> None:
+    async def scenario(stage: Stage) -> None:
+        job = await stage.client.create(build_job(worker=replica()))
+        stranger = build_pod(apply_defaults(job), replica_type="Worker", index=0)
+        stranger["metadata"] |= {"name": "stranger", "ownerReferences": []}
+        await stage.client.create(stranger)
+
+        await stage.step("digits")
+
+        assert await stage.names(PODS) == ["digits-worker-0", "stranger"]
+
+    play(PyTorchJobReconciler, scenario)

@@ -235,3 +235,31 @@ def test_restarts_under_never_do_not_count_towards_the_backoff_limit() -> None:
         assert (await stage.condition_types("digits"))[-1] == ("Running", "True")
 
     play(PyTorchJobReconciler, scenario)
+
+
+def test_restarts_of_a_pod_that_does_not_run_do_not_count() -> None:
+    async def scenario(stage: Stage) -> None:
+        await start(stage, build_job("OnFailure", backoffLimit=1))
+        status = {"name": "pytorch", "restartCount": 5, "state": {"waiting": {}}}
+        await stage.kubelet.report(
+            "digits-worker-0", {"phase": "Pending", "containerStatuses": [status]}
+        )
+
+        await stage.step("digits")
+
+        assert (await stage.condition_types("digits"))[-1] == ("Running", "True")
+
+    play(PyTorchJobReconciler, scenario)
+
+
+def test_a_master_that_succeeded_outweighs_a_worker_that_failed_in_the_same_moment() -> None:
+    async def scenario(stage: Stage) -> None:
+        await start(stage, build_job("Never"))
+        await stage.kubelet.exit("digits-worker-0", code=1)
+        await stage.kubelet.exit("digits-master-0")
+
+        await stage.step("digits")
+
+        assert (await stage.condition_types("digits"))[-1] == ("Succeeded", "True")
+
+    play(PyTorchJobReconciler, scenario)
