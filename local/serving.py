@@ -29,7 +29,8 @@ def bind(port: int, *, what: str, option: str) -> socket.socket:
     Raises:
         PermanentError: The port is taken; the message names `what` and `option`.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # NB: asyncio turns Nagle's delays off only for sockets that say they are TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
@@ -64,6 +65,7 @@ async def serve(
         lifespan="off",
         log_level="warning",
         access_log=False,
+        ws="none",
         timeout_graceful_shutdown=2,
         ssl_certfile=None if certificate is None else certificate.chain,
         ssl_keyfile=None if certificate is None else certificate.key,
@@ -78,5 +80,7 @@ async def serve(
         yield
     finally:
         server.should_exit = True
-        await task
-        listener.close()
+        try:
+            await task
+        finally:
+            listener.close()

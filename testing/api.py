@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.events import EventLogConfig
 from kubeloop.local.api.logs import PodLogs
 from kubeloop.local.api.memory import MemoryClient
 from kubeloop.local.api.storage import ObjectStorage
@@ -18,15 +19,19 @@ _LABELS = {"default": {"katib.kubeflow.org/metrics-collector-injection": "enable
 
 @asynccontextmanager
 async def memory_api(
-    *, admissions: Iterable[Admission] | None = None, pods_dir: Path | None = None
+    *,
+    admissions: Iterable[Admission] | None = None,
+    pods_dir: Path | None = None,
+    log_config: EventLogConfig | None = None,
 ) -> AsyncIterator[MemoryClient]:
     """A client of a fresh API server with the namespaces default and kubeflow.
 
     Args:
         admissions: Hooks by kind; None takes the built-in ones.
         pods_dir: Where `read_log` finds logs, as `<uid>/logs/<container>/<restart count>.log`.
+        log_config: How much history watchers can catch up on.
     """
-    with ObjectStorage() as storage:
+    with ObjectStorage(log_config=log_config) as storage:
         api = ApiServer(storage, admissions=admissions)
         for namespace in NAMESPACES:
             ensure_namespace(api, namespace, labels=_LABELS.get(namespace))
