@@ -68,4 +68,6 @@ def load_model(package: ModelPackage) -> Model:
     Raises:
         InputError: No loader is registered for its kind, or the package cannot be loaded.
     """
+    import kubeloop.kserve.server.image_classifier  # noqa: F401  # registers itself; brings torch
+
     return MODEL_LOADERS[str(package.manifest.preprocessing.get("kind", ""))](package)

@@ -99,12 +99,11 @@ def parse_binary_tensor(name: str, datatype: str, shape: Sequence[int], data: me
     return _shape(name, np.frombuffer(data, dtype=dtype.newbyteorder("<")), shape)
 
 
-def render_json_data(array: Array) -> list[Any]:
-    """Flat JSON data of a tensor."""
+def render_json_data(array: Array) -> Any:
+    """Flat data of a tensor, in a form that orjson renders with its numpy option."""
     if array.dtype.kind == "O":
         return [_as_text(item) for item in array.reshape(-1)]
-    flat: list[Any] = array.reshape(-1).tolist()
-    return flat
+    return np.ascontiguousarray(array).reshape(-1)
 
 
 def render_binary_data(array: Array) -> bytes:

@@ -106,7 +106,8 @@ def render_infer_reply(
             "id": request.id,
             "parameters": None,
             "outputs": rendered,
-        }
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
     )
     return (b"".join([head, *binary]), len(head)) if binary else (head, None)
 
