@@ -1,0 +1,165 @@
+"""Reads what a container task left behind: its output parameters and artifacts.
+
+The output file wins over parameter files, and what it says of an artifact (name, URI, metadata)
+over what was planned. A parameter that is in neither fails the task; an artifact that was never
+written does not, as in KFP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubeloop.errors import InputError
+from kubeloop.local.pipelines import ir
+from kubeloop.local.pipelines.executor import Plan, is_local
+from kubeloop.local.pipelines.placeholders import local_path
+from kubeloop.local.pipelines.values import JsonValue, canonical, describe_type, parse_text
+
+_HASHED_BYTES = 256 * 1024 * 1024  # of one artifact; beyond, sizes and times stand for content
+_MAX_FILES = 20_000
+_CHUNK_BYTES = 1024 * 1024
+_MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputArtifact:
+    """An artifact that a task left, not recorded yet."""
+
+    name: str
+    spec: ir.ArtifactSpec
+    uri: str
+    metadata: dict[str, JsonValue]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """All that a task left; artifacts by the name of the output."""
+
+    parameters: dict[str, JsonValue]
+    artifacts: dict[str, tuple[OutputArtifact, ...]]
+
+
+def read_outputs(plan: Plan) -> Outputs:
+    """Read the outputs of an attempt that exited with 0. Touches files only; may run in a thread.
+
+    Raises:
+        InputError: An output parameter is missing or not of its type, or the output file is no
+            JSON.
+    """
+    reported = _read_output_file(plan.output_file)
+    values = reported.get("parameterValues") or {}
+    parameters = {
+        name: _read_parameter(name, spec, values=values, file=plan.parameter_file(name))
+        for name, spec in plan.component.output_parameters.items()
+    }
+    described = reported.get("artifacts") or {}
+    artifacts = {
+        name: _read_artifacts(plan, name, described.get(name) or {})
+        for name in plan.component.output_artifacts
+    }
+    return Outputs(parameters=parameters, artifacts=artifacts)
+
+
+def _read_output_file(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    if not text.strip():
+        return {}
+    try:
+        reported = canonical(json.loads(text))
+    except ValueError as error:
+        raise InputError(f"its output file {path} is not JSON: {error}") from error
+    if not isinstance(reported, dict):
+        raise InputError(f"its output file {path} holds no JSON object")
+    return reported
+
+
+def _read_parameter(
+    name: str, spec: ir.ParameterSpec, *, values: Mapping[str, JsonValue], file: Path
+) -> JsonValue:
+    if name in values:
+        return values[name]
+    try:
+        if file.stat().st_size > _MAX_OUTPUT_BYTES:
+            raise InputError(f"output parameter {name!r} is larger than {_MAX_OUTPUT_BYTES} bytes")
+        return parse_text(file.read_text(), spec.type)
+    except FileNotFoundError:
+        raise InputError(
+            f"it exited without writing output parameter {name!r}, {describe_type(spec.type)}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"output parameter {name!r} is not text: {error}") from error
+    except InputError as error:
+        raise InputError(f"output parameter {name!r}: {error}") from error
+
+
+def _read_artifacts(plan: Plan, name: str, described: Any) -> tuple[OutputArtifact, ...]:
+    spec = plan.component.output_artifacts[name]
+    found = described.get("artifacts") if isinstance(described, dict) else None
+    if found is None:
+        found = [{}]
+    artifacts = []
+    for item in found:
+        uri = item.get("uri") or plan.artifact_uri(name)
+        metadata = item.get("metadata")
+        artifacts.append(
+            OutputArtifact(
+                name=item.get("name") or name,
+                spec=spec,
+                uri=uri,
+                metadata=dict(spec.metadata) if metadata is None else metadata,
+                digest=digest_uri(uri),
+            )
+        )
+    return tuple(artifacts)
+
+
+def digest_uri(uri: str) -> str:
+    """A digest of the content at a URI; empty where nothing is there or it is not local.
+
+    Content beyond a limit is told by its size and time of change instead of its bytes; a folder of
+    very many files has no digest.
+    """
+    if not is_local(uri):
+        return ""
+    path = Path(local_path(uri))
+    digest = hashlib.sha256()
+    budget, num_files = _HASHED_BYTES, 0
+    try:
+        if path.is_file():
+            _digest_file(path, digest, budget=budget)
+            return f"sha256:{digest.hexdigest()}"
+        if not path.is_dir():
+            return ""
+        for folder, folders, files in os.walk(path):
+            folders.sort()
+            num_files += len(files)
+            if num_files > _MAX_FILES:
+                return ""
+            for name in sorted(files):
+                file = Path(folder, name)
+                digest.update(f"\0{file.relative_to(path)}\0".encode())
+                budget -= _digest_file(file, digest, budget=budget)
+    except OSError:
+        return ""
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _digest_file(path: Path, digest: Any, *, budget: int) -> int:
+    state = path.stat()
+    if state.st_size > budget:
+        digest.update(f"{state.st_size}:{state.st_mtime_ns}".encode())
+        return 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return state.st_size

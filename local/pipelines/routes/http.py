@@ -1,0 +1,139 @@
+"""What all routes share: bodies, replies, refusals, and the bearer token."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import orjson
+from kubeloop.errors import InputError
+from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES
+from kubeloop.local.pipelines.parsing import listed
+from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError, invalid
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/apis/v2beta1"
+HEALTH_PATH = f"{PREFIX}/healthz"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def reply(value: Any, *, status: int = 200) -> Response:
+    """A JSON reply."""
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+
+
+def route(path: str, handler: Handler, *, method: str, is_upload: bool = False) -> Route:
+    """A route below the API's prefix, whose handler may raise refusals."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RpcError as error:
+            refused = error
+        except InputError as error:
+            refused = invalid(str(error))
+        except Exception as error:  # a broken handler must answer, and not stop the server
+            logger.exception("request broke the server", extra={"object_name": request.url.path})
+            refused = RpcError(RpcCode.INTERNAL, f"The server failed: {error!r}.")
+        content = refused.to_upload_json() if is_upload else refused.to_json()
+        return reply(content, status=refused.http_status)
+
+    return Route(f"{PREFIX}{path}", endpoint, methods=[method])
+
+
+async def read_body(request: Request) -> bytes:
+    """The request's body.
+
+    Raises:
+        RpcError: It is larger than the API accepts.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > MAX_PACKAGE_BYTES:
+        raise _too_large()
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_PACKAGE_BYTES:
+            raise _too_large()
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large() -> RpcError:
+    return invalid(f"The request is larger than {MAX_PACKAGE_BYTES} bytes.")
+
+
+async def read_message(request: Request, *, kind: str, fields: Iterable[str]) -> dict[str, Any]:
+    """The request's body as a message of the API; names may be written in either case.
+
+    Raises:
+        RpcError: The body is no JSON object, or has a field that the message does not.
+    """
+    body = await read_body(request)
+    try:
+        value = orjson.loads(body) if body.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"The request's body is not JSON: {error}.") from error
+    return as_message(value, kind=kind, fields=fields)
+
+
+def as_message(value: Any, *, kind: str, fields: Iterable[str]) -> dict[str, Any]:
+    """A JSON value as a message of the API.
+
+    Raises:
+        RpcError: It is no object, or has a field that the message does not.
+    """
+    if not isinstance(value, dict):
+        raise invalid(f"A {kind} is a JSON object, not {type(value).__name__}.")
+    known = set(fields)
+    message = {}
+    for name, item in value.items():
+        snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+        if snake not in known:
+            raise invalid(f"A {kind} has no field {name!r}; it has {listed(sorted(known))}.")
+        if item is not None:
+            message[snake] = item
+    return message
+
+
+def text(message: dict[str, Any], key: str) -> str:
+    """A text of a message; empty where it is unset.
+
+    Raises:
+        RpcError: It is something else.
+    """
+    value = message.get(key, "")
+    if not isinstance(value, str):
+        raise invalid(f"{key} is a text, not {value!r}.")
+    return value
+
+
+class BearerToken:
+    """Lets only requests with the token through; health needs none."""
+
+    def __init__(self, app: ASGIApp, *, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        if scope["type"] == "http" and scope["path"] != HEALTH_PATH:
+            given = Headers(scope=scope).get("authorization", "").encode()
+            if not hmac.compare_digest(given, self._expected):
+                refused = RpcError(
+                    RpcCode.UNAUTHENTICATED,
+                    "The request has no valid bearer token; take it from the kubeconfig.",
+                )
+                await reply(refused.to_json(), status=refused.http_status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
