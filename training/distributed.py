@@ -106,7 +106,7 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
     device_ids = [world.local_rank] if world.device.type == "cuda" else None
     # NB: batch statistics are averaged once an epoch, by `average_buffers`, not at each step.
     return nn.parallel.DistributedDataParallel(
-        module, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        module, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
 
 

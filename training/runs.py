@@ -1,0 +1,362 @@
+"""Run a training job to its end, through the official TrainingClient.
+
+Safe to repeat: a job of that name that is running is watched, one that has succeeded is taken as it
+is, and one that has failed is replaced. A run that is cancelled (SIGTERM, Ctrl-C) or gives up
+deletes its job; a process that is killed leaves the job running, and its retry finds it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, NoReturn
+
+from kubeflow.training import KubeflowOrgV1PyTorchJob, TrainingClient
+from kubeflow.training.constants import constants
+from kubeloop.errors import InputError, PermanentError, TransientError
+
+_METRIC = re.compile(r"(?<![\w|-])([\w|-]+)\s*=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]?\d+)?)")
+_RUN_LABEL = "pipeline/runid"
+_RETRYABLE = frozenset({138, 143})
+_NUM_TAIL_LINES = 20
+_SIGTERM_EXIT = 143
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """How a job is waited for."""
+
+    poll_seconds: float = 1.0
+    """Time between two looks at the job."""
+    timeout_seconds: float | None = None
+    """Time after which the job is given up; unset: never."""
+    max_restarts: int = 3
+    """How often replicas may be started again before the job is given up."""
+    unavailable_seconds: float = 60.0
+    """How long the Kubernetes API may fail to answer."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if self.poll_seconds <= 0 or self.unavailable_seconds < 0 or self.max_restarts < 0:
+            raise InputError("poll_seconds must be positive, the other limits not negative.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """A job that succeeded."""
+
+    name: str
+    namespace: str
+    metrics: tuple[Mapping[str, float], ...]
+    """What each metric line of rank 0 said, in order."""
+    num_restarts: int
+    """How often replicas were started again."""
+
+    @property
+    def final_metrics(self) -> Mapping[str, float]:
+        """Return the last metric line, or nothing."""
+        return self.metrics[-1] if self.metrics else {}
+
+
+def parse_metrics(line: str) -> dict[str, float]:
+    """Read the `name=value` pairs of a line, as Katib's collector does."""
+    return {name: float(value) for name, value in _METRIC.findall(line)}
+
+
+def run_training_job(
+    job: KubeflowOrgV1PyTorchJob,
+    *,
+    client: TrainingClient | None = None,
+    watch: WatchConfig | None = None,
+    on_log: Callable[[str], None] = lambda _: None,
+    on_metrics: Callable[[Mapping[str, float]], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> TrainingRun:
+    """Create a job, or find it, and wait until it has succeeded.
+
+    Args:
+        job: The custom resource, as `PyTorchJobBuilder` builds it.
+        client: Reaches the cluster; by default that of the current kubeconfig context.
+        watch: How to wait.
+        on_log: Called with each line that rank 0 prints, and with what the job waits for.
+        on_metrics: Called with the metrics of each line that has some.
+        clock: Monotonic time in seconds.
+        sleep: Waits.
+
+    Raises:
+        PermanentError: The job failed, was deleted, restarted too often, or took too long; the
+            message carries the failing replica and the last lines of its log.
+        TransientError: The Kubernetes API does not answer.
+        InputError: The job's name is taken by another pipeline run.
+    """
+    run = _Run(
+        job=job,
+        client=client or TrainingClient(),
+        watch=watch or WatchConfig(),
+        on_log=on_log,
+        on_metrics=on_metrics,
+        clock=clock,
+        sleep=sleep,
+    )
+    with _interrupted_by_sigterm():
+        try:
+            run.ensure()
+            return run.wait()
+        except (KeyboardInterrupt, SystemExit, _GivenUpError):
+            run.delete()
+            raise
+
+
+class _GivenUpError(PermanentError):
+    """The job is still there, and of no use."""
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that the job is deleted on the way."""
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(_SIGTERM_EXIT)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    job: KubeflowOrgV1PyTorchJob
+    client: TrainingClient
+    watch: WatchConfig
+    on_log: Callable[[str], None]
+    on_metrics: Callable[[Mapping[str, float]], None]
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    metrics: list[Mapping[str, float]] = field(default_factory=list)
+    num_lines_seen: dict[str, int] = field(default_factory=dict)
+    uids: dict[str, set[str]] = field(default_factory=dict)
+    restart_counts: dict[str, int] = field(default_factory=dict)
+    notices: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return str(self.job.metadata.name)
+
+    @property
+    def namespace(self) -> str:
+        return str(self.job.metadata.namespace)
+
+    @property
+    def where(self) -> str:
+        return f"{self.job.kind} {self.namespace}/{self.name}"
+
+    def ensure(self) -> None:
+        """Create the job, or take the one that is there."""
+        found = self._find()
+        if found is not None and _condition(found, constants.JOB_CONDITION_FAILED):
+            self.delete()
+            self._wait_until_gone()
+            found = None
+        if found is None:
+            found = self._create()
+        ours, theirs = (_run_of(job) for job in (self.job, found))
+        if ours != theirs:
+            raise InputError(
+                f"{self.where} belongs to pipeline run {theirs!r}, not {ours!r}; choose another"
+                " name."
+            )
+
+    def _create(self) -> KubeflowOrgV1PyTorchJob:
+        try:
+            self.client.create_job(self.job, namespace=self.namespace)
+        except RuntimeError as error:
+            # NB: the client hides the API's answer; it is the cause of its error.
+            if _status_of(error) != 409:
+                raise _translate(error, f"create {self.where}") from error
+        return self._find() or self.job
+
+    def _find(self) -> KubeflowOrgV1PyTorchJob | None:
+        try:
+            return self.client.get_job(self.name, namespace=self.namespace)
+        except (RuntimeError, TimeoutError) as error:
+            if _status_of(error) == 404:
+                return None
+            raise _translate(error, f"get {self.where}") from error
+
+    def _wait_until_gone(self) -> None:
+        while self._find() is not None:
+            self.sleep(self.watch.poll_seconds)
+
+    def delete(self) -> None:
+        """Delete the job, where it is still there."""
+        try:
+            self.client.delete_job(self.name, namespace=self.namespace)
+        except RuntimeError as error:
+            if _status_of(error) != 404:
+                raise _translate(error, f"delete {self.where}") from error
+
+    def wait(self) -> TrainingRun:
+        """Watch the job until it has succeeded."""
+        started = answered = self.clock()
+        while True:
+            try:
+                if self._look():
+                    return self._finish()
+                answered = self.clock()
+            except TransientError:
+                if self.clock() - answered > self.watch.unavailable_seconds:
+                    raise
+            limit = self.watch.timeout_seconds
+            if limit is not None and self.clock() - started > limit:
+                raise _GivenUpError(
+                    f"{self.where} did not finish in {limit:g} seconds and was deleted."
+                    f"{self._describe_pods()}"
+                )
+            self.sleep(self.watch.poll_seconds)
+
+    def _look(self) -> bool:
+        """Look once; True when the job has succeeded."""
+        job = self._find()
+        if job is None:
+            raise PermanentError(f"{self.where} was deleted while it ran.")
+        pods = self._list_pods()
+        self._follow_log()
+        self._count_restarts(pods)
+        if failed := _condition(job, constants.JOB_CONDITION_FAILED):
+            raise PermanentError(
+                f"{self.where} failed: {failed.message}{self._describe_failure(pods)}"
+            )
+        if _condition(job, constants.JOB_CONDITION_SUCCEEDED):
+            self._follow_log()
+            return True
+        for pod in pods:
+            self._notice_waiting(pod)
+        return False
+
+    def _finish(self) -> TrainingRun:
+        return TrainingRun(
+            name=self.name,
+            namespace=self.namespace,
+            metrics=tuple(self.metrics),
+            num_restarts=self._num_restarts(),
+        )
+
+    def _list_pods(self) -> Sequence[Any]:
+        try:
+            pods: Sequence[Any] = self.client.get_job_pods(self.name, namespace=self.namespace)
+        except (RuntimeError, TimeoutError) as error:
+            raise _translate(error, f"list the pods of {self.where}") from error
+        return pods
+
+    def _read_log(self, **selection: Any) -> dict[str, str]:  # Any: the client's own arguments
+        try:
+            logs, _ = self.client.get_job_logs(self.name, namespace=self.namespace, **selection)
+        except (RuntimeError, TimeoutError):
+            return {}  # A pod between two lives has no log; the next look reads it.
+        return dict(logs)
+
+    def _follow_log(self) -> None:
+        for pod, text in self._read_log(is_master=True).items():
+            key = f"{pod}/{len(self.uids.get(pod, ()))}"
+            # NB: the last line may still be being written.
+            lines = text.split("\n")[:-1]
+            for line in lines[self.num_lines_seen.get(key, 0) :]:
+                self.on_log(line)
+                if found := parse_metrics(line):
+                    self.metrics.append(found)
+                    self.on_metrics(found)
+            self.num_lines_seen[key] = len(lines)
+
+    def _count_restarts(self, pods: Sequence[Any]) -> None:
+        for pod in pods:
+            self.uids.setdefault(pod.metadata.name, set()).add(pod.metadata.uid)
+            statuses = pod.status.container_statuses or ()
+            self.restart_counts[pod.metadata.uid] = sum(s.restart_count or 0 for s in statuses)
+        if self._num_restarts() > self.watch.max_restarts:
+            raise _GivenUpError(
+                f"{self.where} was restarted more than {self.watch.max_restarts} times and was"
+                " deleted: its program is killed again and again, for want of memory perhaps."
+                f"{self._describe_failure(pods)}"
+            )
+
+    def _num_restarts(self) -> int:
+        recreated = sum(len(uids) - 1 for uids in self.uids.values())
+        return recreated + sum(self.restart_counts.values())
+
+    def _notice_waiting(self, pod: Any) -> None:  # Any: the client's V1Pod
+        for condition in pod.status.conditions or ():
+            if condition.type == "PodScheduled" and condition.status == "False":
+                notice = f"Pod {pod.metadata.name} waits: {condition.message}"
+                if notice not in self.notices:
+                    self.notices.add(notice)
+                    self.on_log(notice)
+
+    def _describe_pods(self) -> str:
+        phases = [f"{pod.metadata.name} is {pod.status.phase}" for pod in self._list_pods()]
+        notices = sorted(self.notices)
+        return f" Its pods: {'; '.join([*phases, *notices]) or 'none'}."
+
+    def _describe_failure(self, pods: Sequence[Any]) -> str:
+        """Say which replica ended how, with the end of its log."""
+        ends = [(pod, end) for pod in pods if (end := _end_of(pod)) is not None]
+        if not ends:
+            return self._describe_pods()
+        # A replica that lost its peer says less than the peer.
+        pod, end = min(
+            ends, key=lambda entry: (entry[1].exit_code in _RETRYABLE, entry[0].metadata.name)
+        )
+        labels = pod.metadata.labels
+        kind = labels[constants.REPLICA_TYPE_LABEL]
+        index = int(labels[constants.REPLICA_INDEX_LABEL])
+        rank = index if kind == constants.REPLICA_TYPE_MASTER.lower() else index + 1
+        log = self._read_log(replica_type=kind, replica_index=index).get(pod.metadata.name, "")
+        tail = "\n".join(log.splitlines()[-_NUM_TAIL_LINES:]) or "(nothing)"
+        reason = f" ({end.reason})" if end.reason and end.reason != "Error" else ""
+        return (
+            f" Rank {rank}, pod {pod.metadata.name}, exited with code {end.exit_code}{reason};"
+            f" the last lines of its log:\n{tail}"
+        )
+
+
+def _condition(job: KubeflowOrgV1PyTorchJob, kind: str) -> Any:  # Any: the SDK's condition or None
+    conditions = (job.status.conditions if job.status else None) or ()
+    return next((c for c in conditions if c.type == kind and c.status == "True"), None)
+
+
+def _end_of(pod: Any) -> Any:  # Any: the client's V1ContainerStateTerminated or None
+    for status in pod.status.container_statuses or ():
+        for state in (status.state, status.last_state):
+            if state and state.terminated and state.terminated.exit_code:
+                return state.terminated
+    return None
+
+
+def _run_of(job: KubeflowOrgV1PyTorchJob) -> str:
+    return str((job.metadata.labels or {}).get(_RUN_LABEL, ""))
+
+
+def _status_of(error: BaseException) -> int | None:
+    cause = error.__cause__ or error.__context__
+    status = getattr(cause, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _translate(error: Exception, what: str) -> TransientError | PermanentError:
+    cause = error.__cause__ or error.__context__ or error
+    status = _status_of(error)
+    detail = f"HTTP {status}: {getattr(cause, 'body', cause)}" if status else str(cause)
+    if status is not None and 400 <= status < 500 and status not in (408, 429):
+        return PermanentError(f"Failed to {what}: {detail}")
+    return TransientError(f"Failed to {what}: {detail}")
