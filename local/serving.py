@@ -68,7 +68,7 @@ async def serve(
         ws="none",
         timeout_graceful_shutdown=2,
         ssl_certfile=None if certificate is None else certificate.chain,
-        ssl_keyfile=None if certificate is None else certificate.key,
+        ssl_keyfile=None if certificate is None else str(certificate.key),
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -486,7 +486,7 @@ class ClientContract(ABC):
             waiting = await client.get(PYTORCH_JOBS, "a", namespace="default")
             assert waiting["metadata"]["finalizers"] == ["foregroundDeletion"]
             assert waiting["metadata"]["deletionTimestamp"]
-            body = {"metadata": {"finalizers": []}}
+            body: Manifest = {"metadata": {"finalizers": []}}
             await client.patch(CONFIG_MAPS, "b", namespace="default", body=body)
             with pytest.raises(NotFoundError):
                 await client.get(PYTORCH_JOBS, "a", namespace="default")

@@ -19,6 +19,7 @@ from kubeloop.local.api.logs import (
     has_ended,
 )
 from kubeloop.local.api.paths import Target, build_path_error
+from kubeloop.local.api.protobuf import MEDIA_TYPE, parse_protobuf
 from kubeloop.local.api.proxy import ServiceProxies
 from kubeloop.local.api.queries import Query, parse_accept
 from kubeloop.local.api.rendering import Renderer
@@ -300,10 +301,10 @@ def json_response(raw: bytes, *, status_code: int = 200, warnings: Iterable[str]
 
 
 async def read_body(request: Request) -> Any:  # any JSON
-    """The request's JSON (or YAML) body, None when it is empty.
+    """The request's body (JSON, YAML or protobuf), None when it is empty.
 
     Raises:
-        ApiError: 400, it does not parse; 413, it is too big; 415, it is neither.
+        ApiError: 400, it does not parse; 413, it is too big; 415, it cannot be read here.
     """
     raw = await request.body()
     if len(raw) > _MAX_BODY:
@@ -315,8 +316,8 @@ async def read_body(request: Request) -> Any:  # any JSON
     if not raw.strip():
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    if content_type.endswith("protobuf"):
-        raise refusals.unsupported_media_type(["application/json", "application/yaml"])
+    if content_type == MEDIA_TYPE:
+        return parse_protobuf(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:

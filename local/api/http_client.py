@@ -7,7 +7,7 @@ Only this module knows URLs and status codes; those who use it see the verbs and
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, ClassVar
@@ -226,7 +226,7 @@ class HttpClient(Client):
             raise self._build_error(response.status_code, _status_of(response))
         return response
 
-    async def _stream(self, url: str, *, parameters: dict[str, str]) -> AsyncIterator[str]:
+    async def _stream(self, url: str, *, parameters: dict[str, str]) -> AsyncGenerator[str, None]:
         request = self._http.build_request("GET", url, params=parameters)
         request.extensions["timeout"] = _WATCH_TIMEOUT.as_dict()
         response = await self._send(request, stream=True)

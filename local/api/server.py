@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 logger = logging.getLogger(__name__)
 
 _OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+_OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _METHODS = ["DELETE", "GET", "PATCH", "POST", "PUT"]
 
 
@@ -58,6 +59,7 @@ def build_app(
         Route("/version", _document(lambda _: discovery.render_version())),
         Route("/api", _document(lambda r: discovery.render_core_versions(r.url.netloc))),
         Route("/apis", _document(lambda _: discovery.render_group_list())),
+        Route("/openapi/v2", _answer_openapi_v2),
         Route("/openapi/v3", _document(lambda _: discovery.render_openapi_index())),
         Route("/openapi/v3/api/{version}", _document(_render_openapi)),
         Route("/openapi/v3/apis/{group}/{version}", _document(_render_openapi)),
@@ -118,6 +120,18 @@ class _Identity:
 
 async def _answer_health(_: Request) -> Response:
     return Response(b"ok", media_type="text/plain")
+
+
+async def _answer_openapi_v2(request: Request) -> Response:
+    """An empty document: kubectl only needs one to exist, before it accepts files of Lists."""
+    info = {"title": "Kubernetes", "version": discovery.KUBERNETES_VERSION}
+    if "protobuf" not in request.headers.get("accept", ""):
+        document = {"swagger": "2.0", "info": info, "paths": {}, "definitions": {}}
+        return json_response(orjson.dumps(document))
+    texts = [(number, text.encode()) for number, text in enumerate(info.values(), start=1)]
+    inner = b"".join(bytes((number << 3 | 2, len(text))) + text for number, text in texts)
+    raw = b"\x0a\x032.0" + bytes((0x12, len(inner))) + inner
+    return Response(raw, media_type=_OPENAPI_V2)
 
 
 async def _review_access(request: Request) -> Response:

@@ -57,7 +57,7 @@ class PodAdmission(Admission):
 
     def default(self, manifest: Manifest) -> Manifest:
         """Fill in the spec, and the status of a pod that nobody has looked at yet."""
-        spec = manifest.get("spec")
+        spec: Any = manifest.get("spec")  # any JSON
         if _is_well_formed(spec):
             default_pod_spec(spec)
             if "status" not in manifest:
@@ -70,7 +70,7 @@ class PodAdmission(Admission):
         Raises:
             InvalidError: One or more fields are wrong.
         """
-        spec = manifest.get("spec")
+        spec: Any = manifest.get("spec")  # any JSON
         faults = [*find_pod_spec_faults(spec, path="spec")]
         if (
             old is not None
@@ -147,6 +147,10 @@ def _is_well_formed(spec: Any) -> bool:  # any JSON
         isinstance(container.get(part) or {}, dict)
         for container in _containers(spec)
         for part in ("resources", *_PROBES)
+    ) and all(
+        isinstance((container.get("resources") or {}).get(part) or {}, dict)
+        for container in _containers(spec)
+        for part in ("limits", "requests")
     )
 
 
@@ -178,8 +182,8 @@ def _default_container(container: Manifest) -> None:
         if isinstance(source, dict) and isinstance(source.get("fieldRef"), dict):
             source["fieldRef"].setdefault("apiVersion", "v1")
     for probe in filter(None, (container.get(name) for name in _PROBES)):
-        for key, value in _PROBE_DEFAULTS.items():
-            probe.setdefault(key, value)
+        for key, number in _PROBE_DEFAULTS.items():
+            probe.setdefault(key, number)
         if isinstance(probe.get("httpGet"), dict):
             probe["httpGet"].setdefault("path", "/")
             probe["httpGet"].setdefault("scheme", "HTTP")
