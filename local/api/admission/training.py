@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from kubeloop.errors import ApiError
 from kubeloop.local.api.admission.base import Admission
+from kubeloop.local.api.admission.shapes import find_wrong_types
 from kubeloop.local.api.refusals import (
     FieldError,
     invalid,
@@ -66,15 +67,6 @@ _SCHEMA = {
         "suspend": bool,
         "ttlSecondsAfterFinished": int,
     },
-}
-_TYPE_NAMES = {
-    int: "integer",
-    str: "string",
-    bool: "boolean",
-    dict: "object",
-    list: "array",
-    float: "number",
-    type(None): "null",
 }
 
 
@@ -180,22 +172,4 @@ def _find_wrong_types(manifest: Manifest) -> Iterator[FieldError]:
     replica_specs = spec.get("pytorchReplicaSpecs") if isinstance(spec, dict) else None
     names = replica_specs if isinstance(replica_specs, dict) else {}
     schema = {**_SCHEMA, "pytorchReplicaSpecs": dict.fromkeys(names, _REPLICA_SCHEMA)}
-    yield from _check_type("spec", spec, schema)
-
-
-def _check_type(path: str, value: Any, schema: Any) -> Iterator[FieldError]:  # any JSON and schema
-    """Compare with a schema: a type, [schema of the items], or {key: schema}; null is absence."""
-    if value is None:
-        return
-    expected = schema if isinstance(schema, type) else type(schema)
-    given_type: type = type(value)
-    if given_type is not expected:
-        given = _TYPE_NAMES[given_type]
-        text = f'{path} in body must be of type {_TYPE_NAMES[expected]}: "{given}"'
-        yield value_invalid(path, given, text)
-    elif isinstance(schema, dict):
-        for key, part in schema.items():
-            yield from _check_type(f"{path}.{key}", value.get(key), part)
-    elif isinstance(schema, list):
-        for index, item in enumerate(value):
-            yield from _check_type(f"{path}[{index}]", item, schema[0])
+    yield from find_wrong_types("spec", spec, schema)
