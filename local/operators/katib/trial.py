@@ -1,0 +1,247 @@
+"""Runs trials: one job each, and the trial's status and observation from it.
+
+Behaves like Katib 0.19 with two exceptions, both where Katib would try again for ever: a job that
+the API refuses fails its trial, and a trial without metrics whose job somebody deletes gets no new
+one.
+
+Source: katib v0.19 `trial_controller.go`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from kubeloop.errors import ApiError, InputError, NotFoundError
+from kubeloop.local.api.resources import (
+    JOBS,
+    PODS,
+    PYTORCH_JOBS,
+    TRIALS,
+    Resource,
+    find_by_kind,
+)
+from kubeloop.local.client import Client, Manifest, Propagation
+from kubeloop.local.operators.conditions import Clock, utc_now
+from kubeloop.local.operators.controller import (
+    Reconciler,
+    Request,
+    Result,
+    build_owner_reference,
+    controller_owner,
+)
+from kubeloop.local.operators.events import record_event
+from kubeloop.local.operators.katib.drafts import StatusDraft
+from kubeloop.local.operators.katib.metrics import observe, require_objective
+from kubeloop.local.operators.katib.observations import ObservationStore
+from kubeloop.local.operators.katib.terms import (
+    FAILED,
+    PUSH,
+    SUCCEEDED,
+    TRIAL_FINALIZER,
+    TRIAL_LABEL,
+)
+from kubeloop.local.operators.katib.trial_logs import (
+    collect_metrics,
+    read_last_words,
+    wanted_metrics,
+)
+from kubeloop.local.operators.katib.trial_status import (
+    JobVerdict,
+    fail,
+    is_completed,
+    is_settled,
+    judge_job,
+    run,
+    succeed,
+)
+from kubeloop.local.operators.pod_states import is_being_deleted, is_terminal
+
+_COMPONENT = "trial-controller"
+_REFUSALS = (400, 403, 404, 415, 422)
+_METRICS_RETRY_SECONDS = 1.0
+
+
+class TrialReconciler(Reconciler):
+    """Drives Trials."""
+
+    resource: ClassVar[Resource] = TRIALS
+    owns: ClassVar[tuple[Resource, ...]] = (PYTORCH_JOBS, JOBS, PODS)
+
+    def __init__(
+        self, client: Client, *, observations: ObservationStore, clock: Clock = utc_now
+    ) -> None:
+        self._client = client
+        self._observations = observations
+        self._clock = clock
+
+    def map_event(self, resource: Resource, manifest: Manifest) -> list[Request]:
+        """A trial looks again when its job changes, or one of its pods has ended."""
+        if resource is not PODS:
+            return super().map_event(resource, manifest)
+        name = (manifest["metadata"].get("labels") or {}).get(TRIAL_LABEL)
+        if not name or not is_terminal(manifest):
+            return []
+        return [Request(namespace=manifest["metadata"]["namespace"], name=name)]
+
+    async def reconcile(self, request: Request) -> Result:
+        """Bring one trial forward by one pass."""
+        try:
+            trial = await self._client.get(TRIALS, request.name, namespace=request.namespace)
+        except NotFoundError:
+            return Result()
+        if is_being_deleted(trial):
+            await self._forget(trial)
+            return Result()
+        trial = await self._hold(trial)
+        draft = StatusDraft.of(trial, now=self._clock())
+        draft.start(reason="TrialCreated", message="Trial is created")
+        job = await self._find_or_create_job(draft)
+        result = Result()
+        if job is not None and not is_settled(draft):
+            result = await self._judge(draft, job)
+        await self._save(draft)
+        if job is not None and is_completed(draft) and not trial["spec"].get("retainRun"):
+            await self._delete_job(trial, job)
+        return result
+
+    async def _hold(self, trial: Manifest) -> Manifest:
+        finalizers = trial["metadata"].get("finalizers") or []
+        if TRIAL_FINALIZER in finalizers:
+            return trial
+        metadata = {**trial["metadata"], "finalizers": [*finalizers, TRIAL_FINALIZER]}
+        return await self._client.replace({**trial, "metadata": metadata})
+
+    async def _forget(self, trial: Manifest) -> None:
+        finalizers = trial["metadata"].get("finalizers") or []
+        if TRIAL_FINALIZER not in finalizers:
+            return
+        self._observations.delete(trial["metadata"]["name"])
+        left = [finalizer for finalizer in finalizers if finalizer != TRIAL_FINALIZER]
+        await self._client.replace({**trial, "metadata": {**trial["metadata"], "finalizers": left}})
+
+    async def _find_or_create_job(self, draft: StatusDraft) -> Manifest | None:
+        """The trial's job; None when it is gone, or cannot be created and the trial failed."""
+        trial = draft.stored
+        wanted = trial["spec"]["runSpec"]
+        resource = find_by_kind(wanted.get("apiVersion", ""), wanted.get("kind", ""))
+        if resource is None:
+            self._refuse(draft, f"kind {wanted.get('kind')} is not served by this control plane")
+            return None
+        metadata = trial["metadata"]
+        try:
+            job = await self._client.get(
+                resource, metadata["name"], namespace=metadata["namespace"]
+            )
+        except NotFoundError:
+            return None if is_settled(draft) else await self._create_job(draft)
+        owner = controller_owner(job)
+        if owner is None or owner["uid"] != metadata["uid"]:
+            self._refuse(draft, f"{resource.kind} {metadata['name']} belongs to somebody else")
+            return None
+        return job
+
+    async def _create_job(self, draft: StatusDraft) -> Manifest | None:
+        trial = draft.stored
+        wanted = trial["spec"]["runSpec"]
+        metadata = {
+            **(wanted.get("metadata") or {}),
+            "name": trial["metadata"]["name"],
+            "namespace": trial["metadata"]["namespace"],
+            "ownerReferences": [build_owner_reference(trial)],
+        }
+        try:
+            job = await self._client.create({**wanted, "metadata": metadata})
+        except ApiError as error:
+            if error.status not in _REFUSALS:
+                raise
+            self._refuse(draft, error.message)
+            return None
+        draft.announce("JobCreated", f"Job {metadata['name']} has been created")
+        return job
+
+    def _refuse(self, draft: StatusDraft, cause: str) -> None:
+        if not is_settled(draft):
+            verdict = JobVerdict(outcome=FAILED, reason="JobNotCreated", message=cause)
+            fail(draft, verdict, job_name=draft.stored["metadata"]["name"])
+
+    async def _judge(self, draft: StatusDraft, job: Manifest) -> Result:
+        trial, name = draft.stored, job["metadata"]["name"]
+        try:
+            verdict = judge_job(trial, job)
+        except InputError as error:
+            verdict = JobVerdict(outcome=FAILED, reason="ConditionUnreadable", message=str(error))
+        if verdict.outcome == FAILED:
+            fail(draft, verdict, job_name=name)
+            if words := await read_last_words(self._client, trial):
+                draft.announce("TrialPodFailed", words, severity="Warning")
+            return Result()
+        run_has_ended = verdict.outcome == SUCCEEDED
+        is_observed = await self._observe(draft, job_has_ended=run_has_ended)
+        if not run_has_ended:
+            run(draft, job_name=name)
+        elif is_observed:
+            succeed(draft, verdict, job_name=name)
+        else:
+            return Result(requeue_after_seconds=_METRICS_RETRY_SECONDS)
+        return Result()
+
+    async def _observe(self, draft: StatusDraft, *, job_has_ended: bool) -> bool:
+        """Store the metrics as soon as they can be read; say whether they are in the status."""
+        trial = draft.stored
+        name, objective = trial["metadata"]["name"], wanted_metrics(trial)[0]
+        logs = stored = self._observations.read(name)
+        collector = (trial["spec"].get("metricsCollector") or {}).get("collector") or {}
+        if collector.get("kind") != PUSH:
+            collection = await collect_metrics(self._client, trial)
+            logs = collection.logs or stored
+            if job_has_ended and not logs and not collection.is_final:
+                return False
+        if job_has_ended:
+            logs = require_objective(logs, objective=objective)
+        if logs != stored:
+            self._observations.replace(name, logs)
+        if not job_has_ended:
+            return False
+        strategies = trial["spec"]["objective"].get("metricStrategies") or [{"name": objective}]
+        draft.status["observation"] = observe(logs, metrics=[s["name"] for s in strategies])
+        return True
+
+    async def _save(self, draft: StatusDraft) -> None:
+        if draft.is_changed:
+            await self._client.replace_status(draft.render())
+        for announcement in draft.announcements:
+            await record_event(
+                self._client,
+                draft.stored,
+                type=announcement.severity,
+                reason=announcement.reason,
+                message=announcement.message,
+                component=_COMPONENT,
+                now=self._clock(),
+            )
+
+    async def _delete_job(self, trial: Manifest, job: Manifest) -> None:
+        if is_being_deleted(job):
+            return
+        resource = find_by_kind(job["apiVersion"], job["kind"])
+        assert resource is not None
+        metadata = job["metadata"]
+        try:
+            await self._client.delete(
+                resource,
+                metadata["name"],
+                namespace=metadata["namespace"],
+                propagation=Propagation.FOREGROUND,
+                uid=metadata["uid"],
+            )
+        except NotFoundError:
+            return
+        await record_event(
+            self._client,
+            trial,
+            type="Normal",
+            reason="JobDeleted",
+            message=f"Job {metadata['name']} has been deleted",
+            component=_COMPONENT,
+            now=self._clock(),
+        )

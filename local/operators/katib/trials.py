@@ -1,0 +1,111 @@
+"""An experiment's trials, and the assignments of its suggestion that they are built from.
+
+Source: katib v0.19 `experiment/experiment_util.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kubeloop.local.client import Manifest
+from kubeloop.local.operators.controller import build_owner_reference, controller_owner
+from kubeloop.local.operators.katib.templates import render_trial
+from kubeloop.local.operators.katib.terms import EXPERIMENT_LABEL, TRIAL_FINALIZER
+
+
+def own_trials(
+    trials: Iterable[Manifest], *, experiment: Manifest, suggestion: Manifest | None
+) -> list[Manifest]:
+    """The trials that an experiment controls, in the order in which they were suggested."""
+    order = {entry["name"]: index for index, entry in enumerate(list_assignments(suggestion))}
+
+    def age(trial: Manifest) -> tuple[int, str, str]:
+        name = trial["metadata"]["name"]
+        return order.get(name, len(order)), trial["metadata"]["creationTimestamp"], name
+
+    uid = experiment["metadata"]["uid"]
+    mine = [t for t in trials if (owner := controller_owner(t)) and owner["uid"] == uid]
+    return sorted(mine, key=age)
+
+
+def list_assignments(suggestion: Manifest | None) -> list[Manifest]:
+    """What a suggestion has suggested up to now."""
+    return list(((suggestion or {}).get("status") or {}).get("suggestions") or [])
+
+
+def build_trial(experiment: Manifest, assignment: Manifest, *, template_text: str) -> Manifest:
+    """One trial.
+
+    Args:
+        experiment: The experiment with its defaults.
+        assignment: An entry of the suggestion's `status.suggestions`.
+        template_text: The trial template's text (`templates.read_template`).
+
+    Raises:
+        InputError: The assignment does not fit the template.
+    """
+    metadata, spec = experiment["metadata"], experiment["spec"]
+    template = spec["trialTemplate"]
+    assignments = assignment.get("parameterAssignments") or []
+    job = render_trial(
+        template,
+        assignments,
+        text=template_text,
+        trial_name=assignment["name"],
+        namespace=metadata["namespace"],
+    )
+    labels = assignment.get("labels") or {}
+    trial_spec = {
+        "objective": spec["objective"],
+        "parameterAssignments": assignments,
+        "earlyStoppingRules": assignment.get("earlyStoppingRules"),
+        "runSpec": job,
+        "retainRun": template.get("retain"),
+        "metricsCollector": spec.get("metricsCollectorSpec"),
+        "primaryPodLabels": template.get("primaryPodLabels"),
+        "primaryContainerName": template.get("primaryContainerName"),
+        "successCondition": template.get("successCondition"),
+        "failureCondition": template.get("failureCondition"),
+        "labels": labels,
+    }
+    return {
+        "apiVersion": experiment["apiVersion"],
+        "kind": "Trial",
+        "metadata": {
+            "name": assignment["name"],
+            "namespace": metadata["namespace"],
+            "labels": {
+                **(metadata.get("labels") or {}),
+                **labels,
+                EXPERIMENT_LABEL: metadata["name"],
+            },
+            "ownerReferences": [build_owner_reference(experiment)],
+            "finalizers": [TRIAL_FINALIZER],
+        },
+        "spec": {key: value for key, value in trial_spec.items() if value},
+    }
+
+
+def build_suggestion(experiment: Manifest, *, requests: int) -> Manifest:
+    """The suggestion of an experiment: of its name, labels and annotations."""
+    metadata, spec = experiment["metadata"], experiment["spec"]
+    suggestion_metadata = {
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "ownerReferences": [build_owner_reference(experiment)],
+    }
+    for part in ("labels", "annotations"):
+        if metadata.get(part):
+            suggestion_metadata[part] = metadata[part]
+    suggestion_spec = {
+        "algorithm": spec["algorithm"],
+        "requests": requests,
+        "resumePolicy": spec.get("resumePolicy"),
+        "earlyStopping": spec.get("earlyStopping"),
+    }
+    return {
+        "apiVersion": experiment["apiVersion"],
+        "kind": "Suggestion",
+        "metadata": suggestion_metadata,
+        "spec": {key: value for key, value in suggestion_spec.items() if value is not None},
+    }
