@@ -148,7 +148,12 @@ class TrainingJobConfig:
 
 
 def _check_hyperparameter(name: str, value: object) -> None:
-    if not _FLAG.fullmatch(name) or name in _RESERVED_FLAGS:
+    if name in _RESERVED_FLAGS:
+        raise InputError(
+            f"Hyperparameter name {name!r} is taken: --{name} is part of every training program's"
+            " contract. (The image program's backbone is its `architecture`.)"
+        )
+    if not _FLAG.fullmatch(name):
         raise InputError(f"Hyperparameter name {name!r} cannot be a command-line flag.")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"Hyperparameter {name} must be finite, not {value!r}.")

@@ -232,18 +232,16 @@ class _Run:
         if job is None:
             raise PermanentError(f"{self.where} was deleted while it ran.")
         pods = self._list_pods()
-        self._follow_log()
+        succeeded = _condition(job, constants.JOB_CONDITION_SUCCEEDED) is not None
+        self._follow_log(pods, is_final=succeeded)
         self._count_restarts(pods)
         if failed := _condition(job, constants.JOB_CONDITION_FAILED):
             raise PermanentError(
                 f"{self.where} failed: {failed.message}{self._describe_failure(pods)}"
             )
-        if _condition(job, constants.JOB_CONDITION_SUCCEEDED):
-            self._follow_log()
-            return True
         for pod in pods:
             self._notice_waiting(pod)
-        return False
+        return succeeded
 
     def _finish(self) -> TrainingRun:
         return TrainingRun(
@@ -267,23 +265,24 @@ class _Run:
             return {}  # A pod between two lives has no log; the next look reads it.
         return dict(logs)
 
-    def _follow_log(self) -> None:
+    def _follow_log(self, pods: Sequence[Any], *, is_final: bool = False) -> None:
+        """Pass on what rank 0 printed since the last look."""
+        lives = {pod.metadata.name: f"{pod.metadata.uid}/{_restarts_of(pod)}" for pod in pods}
         for pod, text in self._read_log(is_master=True).items():
-            key = f"{pod}/{len(self.uids.get(pod, ()))}"
-            # NB: the last line may still be being written.
-            lines = text.split("\n")[:-1]
-            for line in lines[self.num_lines_seen.get(key, 0) :]:
+            # NB: unless the job has ended, the last line may still be being written.
+            lines = text.splitlines() if is_final else text.split("\n")[:-1]
+            life = lives.get(pod, pod)
+            for line in lines[self.num_lines_seen.get(life, 0) :]:
                 self.on_log(line)
                 if found := parse_metrics(line):
                     self.metrics.append(found)
                     self.on_metrics(found)
-            self.num_lines_seen[key] = len(lines)
+            self.num_lines_seen[life] = max(len(lines), self.num_lines_seen.get(life, 0))
 
     def _count_restarts(self, pods: Sequence[Any]) -> None:
         for pod in pods:
             self.uids.setdefault(pod.metadata.name, set()).add(pod.metadata.uid)
-            statuses = pod.status.container_statuses or ()
-            self.restart_counts[pod.metadata.uid] = sum(s.restart_count or 0 for s in statuses)
+            self.restart_counts[pod.metadata.uid] = _restarts_of(pod)
         if self._num_restarts() > self.watch.max_restarts:
             raise _GivenUpError(
                 f"{self.where} was restarted more than {self.watch.max_restarts} times and was"
@@ -313,10 +312,8 @@ class _Run:
         ends = [(pod, end) for pod in pods if (end := _end_of(pod)) is not None]
         if not ends:
             return self._describe_pods()
-        # A replica that lost its peer says less than the peer.
-        pod, end = min(
-            ends, key=lambda entry: (entry[1].exit_code in _RETRYABLE, entry[0].metadata.name)
-        )
+        # NB: a replica that lost its peer, or was stopped, says less than the one that failed.
+        pod, end = min(ends, key=lambda entry: entry[1].exit_code in _RETRYABLE)
         labels = pod.metadata.labels
         kind = labels[constants.REPLICA_TYPE_LABEL]
         index = int(labels[constants.REPLICA_INDEX_LABEL])
@@ -341,6 +338,10 @@ def _end_of(pod: Any) -> Any:  # Any: the client's V1ContainerStateTerminated or
             if state and state.terminated and state.terminated.exit_code:
                 return state.terminated
     return None
+
+
+def _restarts_of(pod: Any) -> int:  # Any: the client's V1Pod
+    return sum(status.restart_count or 0 for status in pod.status.container_statuses or ())
 
 
 def _run_of(job: KubeflowOrgV1PyTorchJob) -> str:

@@ -148,7 +148,7 @@ def test_run_policy_is_passed_on() -> None:
         ({"num_workers": 0}, "num_workers must be at least 1"),
         ({"num_gpus": -1}, "num_gpus must be at least 0"),
         ({"hyperparameters": {"a b": 1}}, "'a b' cannot be a command-line flag"),
-        ({"hyperparameters": {"model": "x"}}, "'model' cannot be a command-line flag"),
+        ({"hyperparameters": {"model": "x"}}, "'model' is taken: --model is part"),
         ({"hyperparameters": {"rate": float("nan")}}, "rate must be finite"),
         ({"hyperparameters": {"rate": [1]}}, "rate must be text, a number or a boolean"),
     ],
