@@ -129,7 +129,7 @@ def _prepare(
     sys.path[:] = dict.fromkeys(path)
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
     if not (program.unbuffered or env.get("PYTHONUNBUFFERED")):
-        sys.stdout = sys.__stdout__ = _line_buffered(sys.stdout)  # type: ignore[misc]  # as the interpreter does
+        sys.stdout = sys.__stdout__ = _line_buffered(sys.stdout)  # type: ignore[misc]  # as at start
     preloaded.refresh(env)
     if program.kind is ProgramKind.MODULE:
         _forget_module(program.target)
@@ -198,7 +198,7 @@ def _is_importable(entry: os.DirEntry[str]) -> bool:
     return os.path.exists(os.path.join(entry.path, "__init__.py"))  # noqa: PTH110, PTH118
 
 
-def _line_buffered(stream: TextIO) -> TextIO:
+def _line_buffered(stream: TextIO) -> io.TextIOWrapper:
     raw = io.FileIO(1, "w", closefd=False)
     raw.name = "<stdout>"
     renewed = io.TextIOWrapper(
@@ -208,7 +208,7 @@ def _line_buffered(stream: TextIO) -> TextIO:
         newline="\n",
         line_buffering=True,
     )
-    renewed.mode = "w"
+    renewed.mode = "w"  # type: ignore[misc]  # as the interpreter does
     return renewed
 
 

@@ -136,13 +136,12 @@ def refresh(env: Mapping[str, str]) -> None:
     """In a forked child: renew what the imported modules took from their surroundings."""
     time.tzset()
     logging._startTime = time.time()  # type: ignore[attr-defined]  # noqa: SLF001
-    if tempfile := sys.modules.get("tempfile"):
-        tempfile.tempdir = None
+    _renew("tempfile", "tempdir", None)
+    _renew("multiprocessing.process", "ORIGINAL_DIR", str(Path.cwd()))
     if process := sys.modules.get("multiprocessing.process"):
-        process.ORIGINAL_DIR = os.getcwd()  # noqa: PTH109
         process.current_process().authkey = os.urandom(32)
-    if kube_config := sys.modules.get("kubernetes.config.kube_config"):
-        kube_config.KUBE_CONFIG_DEFAULT_LOCATION = env.get("KUBECONFIG", "~/.kube/config")
+    kube_config = env.get("KUBECONFIG", "~/.kube/config")
+    _renew("kubernetes.config.kube_config", "KUBE_CONFIG_DEFAULT_LOCATION", kube_config)
     if random := sys.modules.get("numpy.random"):
         random.seed()
     if torch := sys.modules.get("torch"):
@@ -153,6 +152,11 @@ def refresh(env: Mapping[str, str]) -> None:
     num_blas_threads = read_thread_limit(env, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     for set_num_threads in _blas_setters:
         set_num_threads(num_blas_threads or linux.count_cpus())
+
+
+def _renew(module: str, attribute: str, value: object) -> None:
+    if imported := sys.modules.get(module):
+        setattr(imported, attribute, value)
 
 
 def _forget_exit_work() -> None:

@@ -1,8 +1,8 @@
 """Recognises command lines of the Python interpreter that a forked child can run in its stead.
 
-Only the forms that need no special interpreter are taken: `python [-u] -m MODULE`, `-c CODE` and
-`FILE.py`. Anything else, a flag or a variable that only a new interpreter honours, yields None and
-is started plainly.
+Only the forms that need no special interpreter are taken: `python [-u] -m MODULE`, `-c CODE`,
+`FILE.py` and the scripts that packages install. Anything else, such as a flag or a variable that
+only a new interpreter honours, yields None and is started plainly.
 """
 
 from __future__ import annotations
@@ -50,11 +50,20 @@ def parse_python_command(argv: Sequence[str]) -> PythonProgram | None:
             if rest and rest[0]
             else None
         )
-    if option.startswith("-") or not option.endswith(".py"):
+    if option.startswith("-") or not (option.endswith(".py") or _is_installed_script(option)):
         return None
     return PythonProgram(
         kind=ProgramKind.SCRIPT, target=option, arguments=rest, unbuffered=unbuffered
     )
+
+
+def _is_installed_script(path: str) -> bool:
+    """Whether a path without a suffix is text; it could also be an archive or a folder."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # in every forked child, where imports cost
+            return os.path.isabs(path) and file.read(2) == b"#!"  # noqa: PTH117
+    except OSError:
+        return False
 
 
 _FIXED_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "OMP_", "GOMP_", "KMP_", "MKL_")

@@ -101,11 +101,12 @@ class _Supervisor:
     def _wait_for_end(self) -> bool:
         """Until the process has ended; False if the daemon went first."""
         while self._status is None:
-            readable, _, _ = select.select([self._channel, self._wake_read], [], [])
+            channel = self._channel.fileno()
+            readable, _, _ = select.select([channel, self._wake_read], [], [])
             if self._wake_read in readable:
                 os.read(self._wake_read, 4096)
                 self._reap()
-            if self._channel in readable and not self._obey():
+            if channel in readable and not self._obey():
                 return False
         return True
 
@@ -136,7 +137,7 @@ class _Supervisor:
             chunk = b""
         self._inbox += chunk
         while len(self._inbox) >= 4:
-            end = 4 + wire.parse_length(self._inbox[:4])
+            end = 4 + wire.parse_length(bytes(self._inbox[:4]))
             if len(self._inbox) < end:
                 break
             command: wire.Command = wire.decode(bytes(self._inbox[4:end]))

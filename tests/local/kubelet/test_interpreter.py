@@ -255,11 +255,9 @@ if os.environ.get('PYTHONHASHSEED'): print(hash('kubeloop'))
     _assert_same(machine, "-c", program, **env)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("-O", "-c"), ("-W", "error", "-c"), ("-I", "-c"), ("-B", "-c")]
-)
-def test_flags_of_the_interpreter_are_honoured(machine: Machine, arguments) -> None:
-    _assert_same(machine, *arguments, "import sys; print(sys.flags, sys.warnoptions)")
+@pytest.mark.parametrize("flags", [("-O",), ("-W", "error"), ("-I",), ("-B",), ("-X", "utf8=0")])
+def test_flags_of_the_interpreter_are_honoured(machine: Machine, flags: tuple[str, ...]) -> None:
+    _assert_same(machine, *flags, "-c", "import sys; print(sys.flags, sys.warnoptions)")
 
 
 def test_module_that_hides_a_preloaded_one_is_found(machine: Machine) -> None:

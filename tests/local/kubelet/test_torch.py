@@ -192,7 +192,7 @@ def test_component_runs_in_the_kfp_executor(torch_machine: Machine) -> None:
     )
 
     assert outcome.code == 0, outcome.output
-    assert torch_machine.read("output") == "3"
+    assert json.loads(torch_machine.read("outputs.json")) == {"parameterValues": {"Output": 3}}
     assert "Warning" not in outcome.output
 
 

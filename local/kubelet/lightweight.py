@@ -1,0 +1,191 @@
+"""Recognises the command that KFP's compiler writes for a lightweight Python component.
+
+It is a chain of shells: one installs packages with pip and runs the rest, the next writes the
+component's source to a file and runs KFP's executor on it. When everything that pip is asked for is
+installed already, the executor can run in a forked interpreter and the shells are not needed.
+
+The scripts are taken apart into words and compared with the few forms that KFP 2.x writes (2.13
+to 2.17 were checked); whatever else is in them means that the command is run as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import Version
+
+EXECUTOR_MODULE = "kfp.dsl.executor_main"
+SOURCE_NAME = "ephemeral_component.py"
+
+_OPTIONS = frozenset({"--quiet", "-q", "--no-warn-script-location", "--no-deps"})
+_OPTIONS_WITH_VALUE = frozenset({"--index-url", "--extra-index-url", "--trusted-host"})
+_RUN_THE_REST = ["$0", "$@"]
+_ENSURE_PIP = re.compile(
+    r'if ! \[ -x "\$\(command -v pip\)" \]; then\n'
+    r"\s*python3 -m ensurepip [^\n;&`$]*\n"
+    r"fi\n"
+)
+_PRELUDES = frozenset(
+    {
+        "export PIP_DISABLE_PIP_VERSION_CHECK=1",
+        "PIP_DISABLE_PIP_VERSION_CHECK=1",
+        "tmp=$(mktemp -d)",
+        "python3 -m venv $tmp/venv --system-site-packages",
+        ". $tmp/venv/bin/activate",
+    }
+)
+"""What `use_venv=True` adds: an environment that sees the one around it."""
+_WRITE_AND_RUN = [
+    "program_path=$(mktemp -d)",
+    "printf %s $0 > $program_path/ephemeral_component.py",
+    f"_KFP_RUNTIME=true python3 -m {EXECUTOR_MODULE}"
+    " --component_module_path $program_path/ephemeral_component.py $@",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LightweightComponent:
+    """What a component's command comes down to."""
+
+    source: str
+    """Text of the module that holds the function."""
+    arguments: tuple[str, ...]
+    """What follows the module's path on the executor's command line."""
+    requirements: tuple[str, ...]
+    """What pip is asked to install."""
+
+
+def parse_lightweight_command(argv: Sequence[str]) -> LightweightComponent | None:
+    """Take a component's command apart; None when it is anything else."""
+    requirements: list[str] = []
+    rest = list(argv)
+    while len(rest) > 3 and rest[:2] == ["sh", "-c"]:
+        found = _parse_install_script(rest[2])
+        if found is None:
+            return None
+        requirements += found
+        rest = rest[3:]
+    if len(rest) < 4 or rest[:2] != ["sh", "-ec"] or not _writes_and_runs(rest[2]):
+        return None
+    return LightweightComponent(
+        source=rest[3], arguments=tuple(rest[4:]), requirements=tuple(requirements)
+    )
+
+
+def are_satisfied(requirements: Sequence[str]) -> bool:
+    """Whether this environment has everything that `requirements` names, with its own needs."""
+    try:
+        return all(_is_satisfied(Requirement(text), seen=set()) for text in requirements)
+    except InvalidRequirement:  # a path, a URL, an option
+        return False
+
+
+def _parse_install_script(script: str) -> list[str] | None:
+    """The requirements of a script that installs with pip, then runs its arguments."""
+    text = _ENSURE_PIP.sub("", script.strip() + "\n", count=1)
+    requirements: list[str] = []
+    commands = _split_commands(text)
+    if not commands or commands.pop() != _RUN_THE_REST:
+        return None
+    for command in commands:
+        if " ".join(command) in _PRELUDES:
+            continue
+        found = _parse_pip_install(command)
+        if found is None:
+            return None
+        requirements += found
+    return requirements
+
+
+def _split_commands(text: str) -> list[list[str]]:
+    """Commands joined by `&&` or newlines; empty when there is more to the script than that."""
+    commands = []
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>")
+        lexer.whitespace_split = True
+        lexer.commenters = ""
+        try:
+            words = list(lexer)
+        except ValueError:  # a quote that is not closed
+            return []
+        if any(set(word) <= set("|;<>&") and word != "&&" for word in words):
+            return []
+        command: list[str] = []
+        for word in words:
+            if word == "&&":
+                commands.append(command)
+                command = []
+            else:
+                command.append(word)
+        commands += [command] if command else []
+    return commands
+
+
+def _parse_pip_install(command: list[str]) -> list[str] | None:
+    words = iter(command[1:] if command[:1] == ["PIP_DISABLE_PIP_VERSION_CHECK=1"] else command)
+    if [next(words, "") for _ in range(4)] != ["python3", "-m", "pip", "install"]:
+        return None
+    requirements = []
+    for word in words:
+        if word in _OPTIONS_WITH_VALUE:
+            next(words, None)
+        elif word.startswith("-"):
+            if word not in _OPTIONS:
+                return None
+        else:
+            requirements.append(word)
+    return requirements
+
+
+def _writes_and_runs(script: str) -> bool:
+    lines = re.sub(r"\\\n", " ", script).splitlines()
+    try:
+        return [" ".join(shlex.split(line)) for line in lines if line.strip()] == _WRITE_AND_RUN
+    except ValueError:
+        return False
+
+
+def _is_satisfied(requirement: Requirement, *, seen: set[tuple[str, str]]) -> bool:
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return True
+    if requirement.url is not None:
+        return False
+    try:
+        found = distribution(requirement.name)
+    except PackageNotFoundError:
+        return False
+    if not _fits(found, requirement):
+        return False
+    return all(
+        _is_satisfied(need, seen=seen) for need in _needs_of_extras(found, requirement, seen=seen)
+    )
+
+
+def _fits(found: Distribution, requirement: Requirement) -> bool:
+    if requirement.specifier.contains(found.version, prereleases=True):
+        return True
+    # The compiler pins its own version of kfp; a later one of the same line runs what it wrote.
+    pins = [item.version for item in requirement.specifier if item.operator == "=="]
+    if requirement.name != "kfp" or len(pins) != 1 or pins[0].endswith("*"):
+        return False
+    pinned, installed = Version(pins[0]), Version(found.version)
+    return installed.major == pinned.major and installed >= pinned
+
+
+def _needs_of_extras(
+    found: Distribution, requirement: Requirement, *, seen: set[tuple[str, str]]
+) -> Iterator[Requirement]:
+    for extra in requirement.extras:
+        if (requirement.name, extra) in seen:
+            continue
+        seen.add((requirement.name, extra))
+        for text in found.requires or ():
+            need = Requirement(text)
+            if need.marker is not None and need.marker.evaluate({"extra": extra}):
+                need.marker = None
+                yield need
