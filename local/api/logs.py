@@ -18,6 +18,8 @@ from kubeloop.local.client import Manifest
 _CHUNK = 1 << 16
 _POLL_SECONDS = 0.05
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+LOG_ALIAS_ANNOTATION = "kubeloop.dev/log-alias"
+"""`absent=present` on a pod: the log of a container that it has not is that of another."""
 _STATUSES = ("containerStatuses", "initContainerStatuses")
 
 
@@ -105,7 +107,8 @@ def choose_container(pod: Manifest, asked: str) -> str:
     name, spec = pod["metadata"]["name"], pod["spec"]
     containers = [container["name"] for container in spec.get("containers", ())]
     init_containers = [container["name"] for container in spec.get("initContainers") or ()]
-    asked = asked or (pod["metadata"].get("annotations") or {}).get(_DEFAULT_CONTAINER, "")
+    annotations = pod["metadata"].get("annotations") or {}
+    asked = asked or annotations.get(_DEFAULT_CONTAINER, "")
     if not asked and len(containers) == 1:
         return str(containers[0])
     if not asked:
@@ -113,6 +116,9 @@ def choose_container(pod: Manifest, asked: str) -> str:
         if init_containers:
             choices += f" or one of the init containers: [{' '.join(init_containers)}]"
         raise refusals.bad_request(f"a container name must be specified for pod {name}, {choices}")
+    alias, _, meant = annotations.get(LOG_ALIAS_ANNOTATION, "").partition("=")
+    if asked == alias and asked not in containers:
+        asked = meant
     if asked not in containers and asked not in init_containers:
         raise refusals.bad_request(f"container {asked} is not valid for pod {name}")
     return asked

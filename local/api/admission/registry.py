@@ -15,7 +15,8 @@ from kubeloop.local.api.admission.core import (
 )
 from kubeloop.local.api.admission.deployments import DeploymentAdmission
 from kubeloop.local.api.admission.jobs import JobAdmission
-from kubeloop.local.api.admission.pods import PodAdmission
+from kubeloop.local.api.admission.katib import ExperimentAdmission
+from kubeloop.local.api.admission.katib_pods import TrialPodAdmission
 from kubeloop.local.api.admission.serving import InferenceServiceAdmission
 from kubeloop.local.api.admission.training import PyTorchJobAdmission
 from kubeloop.local.api.resources import Resource
@@ -23,19 +24,19 @@ from kubeloop.local.api.resources import Resource
 
 def build_admissions(read: ObjectReader) -> tuple[Admission, ...]:
     """A fresh hook of every kind that has one; `read` reads what the server stores."""
-    del read
     return (
         ConfigMapAdmission(),
         DeploymentAdmission(),
         EventAdmission(),
         NamespaceAdmission(),
         PersistentVolumeClaimAdmission(),
-        PodAdmission(),
+        TrialPodAdmission(read),
         SecretAdmission(),
         ServiceAdmission(),
         JobAdmission(),
         PyTorchJobAdmission(),
         InferenceServiceAdmission(),
+        ExperimentAdmission(read),
     )
 
 

@@ -21,11 +21,14 @@ _TYPE_NAMES = {
 def find_wrong_types(path: str, value: Any, schema: Any) -> Iterator[FieldError]:
     """Compare any JSON with a schema: a type, [schema of the items], or {key: schema}.
 
-    Null is absence, and an integer is a number; keys that the schema does not name are not looked
-    at.
+    Null is absence, but not in a list; an integer is a number; keys that the schema does not name
+    are not looked at.
     """
-    if value is None:
-        return
+    if value is not None:
+        yield from _compare(path, value, schema)
+
+
+def _compare(path: str, value: Any, schema: Any) -> Iterator[FieldError]:  # any JSON and schema
     expected = schema if isinstance(schema, type) else type(schema)
     given_type: type = type(value)
     if given_type is not expected and not (expected is float and given_type is int):
@@ -37,4 +40,4 @@ def find_wrong_types(path: str, value: Any, schema: Any) -> Iterator[FieldError]
             yield from find_wrong_types(f"{path}.{key}", value.get(key), part)
     elif isinstance(schema, list):
         for index, item in enumerate(value):
-            yield from find_wrong_types(f"{path}[{index}]", item, schema[0])
+            yield from _compare(f"{path}[{index}]", item, schema[0])
