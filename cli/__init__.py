@@ -1,1 +1,1 @@
-"""The command line."""
+"""The `kubeloop` command: one file a concern; logic stays in the packages that it calls."""

@@ -8,6 +8,7 @@ from typing import Any
 
 Manifest = dict[str, Any]  # raw JSON of one object
 
+
 def build_bootstrap_manifests(*, namespace: str) -> list[Manifest]:
     """The serving runtime, and the object store's credentials from this process's environment."""
     from kubeloop.kserve.runtime import build_serving_runtime

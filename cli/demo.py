@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
-
 from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.lineage import render_chain, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console
@@ -21,6 +18,8 @@ from kubeloop.errors import MissingDependencyError, PermanentError
 from kubeloop.pipelines.lineage import LineageNode
 from kubeloop.pipelines.metadata import TaskRecord
 from kubeloop.pipelines.runs import Run
+from rich.table import Table
+from rich.text import Text
 
 ENDPOINT = "digits"
 _MIN_ACCURACY = 0.97
@@ -77,7 +76,6 @@ def demo(
     afterwards what it did.
 
     Examples:
-
         kubeloop demo
 
         kubeloop demo --report digits.json
@@ -181,7 +179,9 @@ def show(report: DemoReport) -> None:
     table = Table("predicted", "truth", "", box=None, pad_edge=False)
     for answer in report.predictions:
         right = answer["predicted"] == answer["expected"]
-        table.add_row(answer["predicted"], answer["expected"], "" if right else Text("wrong", "red"))
+        table.add_row(
+            answer["predicted"], answer["expected"], "" if right else Text("wrong", "red")
+        )
     console.print(table)
     console.print("\n[bold]Lineage[/bold]")
     console.print(render_chain(report.lineage), soft_wrap=True)
@@ -223,4 +223,3 @@ def _short(value: object) -> str:
 
 def _uri(task: TaskRecord, output: str) -> str:
     return task.output_artifacts[output][0].uri
-

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
-
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
@@ -24,6 +21,8 @@ from kubeloop.cli.options import (
     print_json,
 )
 from kubeloop.errors import InputError, PermanentError
+from rich.table import Table
+from rich.text import Text
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +42,6 @@ def endpoints(
     """List endpoints (InferenceServices): URL, readiness, model.
 
     Examples:
-
         kubeloop endpoints
 
         kubeloop endpoints digits --output json
@@ -81,7 +79,6 @@ def predict(
     """Send images, or any V1 request body, to an endpoint and print its predictions.
 
     Examples:
-
         kubeloop predict digits scan-1.png scan-2.png
 
         kubeloop predict digits --json '{"instances": [[[0, 12], [9, 3]]]}'
@@ -104,9 +101,8 @@ def predict(
 
 def list_endpoints(session: Session) -> list[Any]:
     """All endpoints of the session's namespace."""
-    from kubernetes.client import CustomObjectsApi
-
     from kubeloop.kserve.endpoints import parse_endpoint
+    from kubernetes.client import CustomObjectsApi
 
     found = CustomObjectsApi(session.kubernetes).list_namespaced_custom_object(
         "serving.kserve.io", "v1beta1", session.namespace, "inferenceservices"
@@ -170,4 +166,3 @@ def _read_instances(files: list[Path], body: str) -> list[Any]:
         msg = f"`instances` is a list, not {type(instances).__name__}."
         raise InputError(msg)
     return instances
-

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
-from rich.tree import Tree
-
 from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.options import (
     DEFAULT_STATE,
@@ -20,6 +17,8 @@ from kubeloop.cli.options import (
     console,
     print_json,
 )
+from rich.text import Text
+from rich.tree import Tree
 
 if TYPE_CHECKING:
     from kubeloop.pipelines.lineage import LineageNode
@@ -41,7 +40,6 @@ def lineage(
     """Print the chain endpoint, model, training job, best trial, dataset commit, source.
 
     Example:
-
         kubeloop lineage digits
     """
     chain = trace(Session.open(state, context=context, namespace=namespace), endpoint)

@@ -11,7 +11,6 @@ import sys
 
 import click
 import typer
-
 from kubeloop.cli import demo, endpoints, lineage, plane, runs
 from kubeloop.cli.options import errors
 from kubeloop.errors import InputError, KubeloopError
@@ -30,7 +29,7 @@ for module in (plane, runs, endpoints, lineage, demo):
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
+    """Return the exit code: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         code = app(args=arguments, standalone_mode=False)

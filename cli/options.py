@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-
 from kubeloop.errors import InputError, PermanentError
 from kubeloop.local.state import CONTEXT, Endpoints, StateFolder
+from rich.console import Console
 
 if TYPE_CHECKING:
     from kubeloop.pipelines.metadata import NativeMetadata
@@ -36,9 +35,7 @@ StateOption = Annotated[
         show_default="~/.kubeloop",
     ),
 ]
-OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="Print a table or JSON.")
-]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print a table or JSON.")]
 ContextOption = Annotated[
     str,
     typer.Option(

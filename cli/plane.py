@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     Output,
@@ -28,6 +26,7 @@ from kubeloop.cli.options import (
 )
 from kubeloop.errors import PermanentError, TransientError
 from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
+from rich.table import Table
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
@@ -64,7 +63,6 @@ def up(
     """Start the embedded control plane and return when all its APIs answer.
 
     Examples:
-
         kubeloop up
 
         KUBECONFIG=~/.kubeloop/kubeconfig kubectl get pods
@@ -90,7 +88,6 @@ def down(*, state: StateOption = DEFAULT_STATE) -> None:
     """Stop the embedded control plane and every process it started; its state is kept.
 
     Example:
-
         kubeloop down
     """
     folder = Session.open(state).state
@@ -119,7 +116,9 @@ def status(*, state: StateOption = DEFAULT_STATE, output: OutputOption = Output.
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in description.items():
-        shown = ", ".join(f"{n} {phase}" for phase, n in phases.items()) if name == "pods" else value
+        shown = (
+            ", ".join(f"{n} {phase}" for phase, n in phases.items()) if name == "pods" else value
+        )
         table.add_row(name.replace("_", " "), str(shown) or "none")
     console.print(table)
 
@@ -157,7 +156,9 @@ def start(folder: StateFolder, ports: tuple[int, int, int]) -> Endpoints:
         if time.monotonic() > deadline:
             process.terminate()
             process.wait()
-            msg = f"The control plane did not answer within {_START_SECONDS:.0f} s: see {folder.log}."
+            msg = (
+                f"The control plane did not answer within {_START_SECONDS:.0f} s: see {folder.log}."
+            )
             raise TransientError(msg)
         time.sleep(0.02)
     return endpoints

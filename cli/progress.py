@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from kubeloop.pipelines.runs import Run, RunState, Task
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-
-from kubeloop.pipelines.runs import Run, RunState, Task
 
 COLORS = {
     RunState.SUCCEEDED: "green",
@@ -120,7 +119,9 @@ def render_tasks(run: Run, *, last_lines: dict[str, str] | None = None) -> Table
     """A table of the run's tasks: name, state, seconds, and a note."""
     table = Table(box=None, pad_edge=False)
     for column in ("TASK", "STATE", "SECONDS", ""):
-        table.add_column(column, no_wrap=column != "", justify="right" if column == "SECONDS" else "left")
+        table.add_column(
+            column, no_wrap=column != "", justify="right" if column == "SECONDS" else "left"
+        )
     for task in run.tasks:
         note = task.error or ""
         if not note and not task.state.is_final and last_lines:

@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
-
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
@@ -22,6 +19,8 @@ from kubeloop.cli.options import (
     print_json,
 )
 from kubeloop.pipelines.runs import Run, RunState
+from rich.table import Table
+from rich.text import Text
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +44,9 @@ def run(
     cache: Annotated[
         bool | None, typer.Option("--cache/--no-cache", help="Override the tasks' own setting.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")
+    ] = True,
     state: StateOption = DEFAULT_STATE,
     context: ContextOption = "",
     namespace: NamespaceOption = "",
@@ -56,7 +57,6 @@ def run(
     Ctrl-C ends the run with what it started; `--no-wait` leaves it running.
 
     Examples:
-
         kubeloop run pipelines/compiled/image_classification.yaml -p dataset_source=photos/
 
         kubeloop run pipeline.yaml -p epochs=5 --context prod
@@ -102,7 +102,6 @@ def runs(
     """List runs, newest first, with the failed task of each; or show one run's tasks.
 
     Examples:
-
         kubeloop runs
 
         kubeloop runs 0f3c9a54-2b1e-4c57-9a53-0d9e3c2f7b11 --output json

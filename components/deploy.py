@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from kfp import dsl
-
 from kubeloop.components.steps import RUNTIME_IMAGE
 
 
@@ -16,7 +15,7 @@ def deploy_model(
     memory: str = "2Gi",
     min_replicas: int = 1,
     timeout_seconds: float = 600.0,
-) -> NamedTuple("Outputs", [("url", str)]):  # type: ignore[valid-type]  # noqa: UP014  # KFP reads the functional form
+) -> NamedTuple("Outputs", [("url", str)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Serve a model package as a KServe InferenceService and wait until it answers.
 
     Never to be cached: the endpoint may have been changed since. Repeating it is safe: an endpoint

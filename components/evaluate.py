@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from kfp import dsl
-
 from kubeloop.components.steps import RUNTIME_IMAGE
 
 
@@ -14,7 +13,7 @@ def evaluate_model(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     split: str = "test",
-) -> NamedTuple("Outputs", [("accuracy", float)]):  # type: ignore[valid-type]  # noqa: UP014  # KFP reads the functional form
+) -> NamedTuple("Outputs", [("accuracy", float)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Score a model package on a held-out split.
 
     Args:
@@ -24,13 +23,15 @@ def evaluate_model(
         confusion: Confusion matrix, true classes by row.
         split: `test`, `validation` or `train`.
     """
-    from kubeloop.training.evaluation import evaluate, render_report
-    from kubeloop.training.package import opened_package
+    from kubeloop.training.evaluation import evaluate
 
-    with opened_package(model.uri) as package:
-        result = evaluate(package, dataset_uri=dataset.uri, split=split)
-    print(render_report(result))
-    for name, value in result.metrics().items():
-        metrics.log_metric(name, value)
-    confusion.log_confusion_matrix(list(result.labels), result.confusion_matrix.tolist())
+    result = evaluate(model.uri, dataset.uri, split=split)
+    print(f"{split} accuracy {result.accuracy:.4f} on {result.num_examples} examples")
+    metrics.log_metric("accuracy", result.accuracy)
+    metrics.log_metric("loss", result.loss)
+    for scores in result.classes:
+        print(f"{scores.label}: precision {scores.precision:.3f}, recall {scores.recall:.3f}")
+        metrics.log_metric(f"precision/{scores.label}", scores.precision)
+        metrics.log_metric(f"recall/{scores.label}", scores.recall)
+    confusion.log_confusion_matrix(list(result.labels), [list(row) for row in result.confusion])
     return (result.accuracy,)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from kfp import dsl
-
 from kubeloop.components.steps import RUNTIME_IMAGE
 
 
@@ -18,7 +17,7 @@ def ingest_dataset(
     max_corrupt_fraction: float = 0.0,
     seed: int = 0,
     store: str = "",
-) -> NamedTuple("Outputs", [("version_hash", str), ("num_examples", int), ("num_labels", int)]):  # type: ignore[valid-type]  # noqa: UP014  # KFP reads the functional form
+) -> NamedTuple("Outputs", [("version_hash", str), ("num_examples", int), ("num_labels", int)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Commit a source to the dataset store; unchanged data adds nothing.
 
     Not to be cached: the path of a source says nothing about its content.

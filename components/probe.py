@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from kfp import dsl
-
 from kubeloop.components.steps import RUNTIME_IMAGE
 
 
@@ -14,7 +13,7 @@ def probe_endpoint(
     predictions: dsl.Output[dsl.Artifact],
     num_examples: int = 10,
     split: str = "test",
-) -> NamedTuple("Outputs", [("num_correct", int), ("num_probed", int)]):  # type: ignore[valid-type]  # noqa: UP014  # KFP reads the functional form
+) -> NamedTuple("Outputs", [("num_correct", int), ("num_probed", int)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Send held-out examples to an endpoint; fails when it does not answer, not when it errs.
 
     Args:

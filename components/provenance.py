@@ -10,9 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets import Commit
+from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+from kubeloop.training.package import opened_package
+
+if TYPE_CHECKING:
+    from kfp import dsl
 
 
 class DatasetKey(StrEnum):
@@ -72,4 +77,23 @@ def describe_commit(commit: Commit) -> dict[str, Any]:
         "num_examples": commit.num_examples,
         "num_rejected": commit.num_rejected,
         "labels": list(commit.labels),
+    }
+
+
+def describe_model(
+    uri: str, *, config: TrainingJobConfig, dataset: dsl.Dataset, trial: str
+) -> dict[str, Any]:
+    """Metadata of a Model artifact: what is at `uri`, and what it was made from."""
+    with opened_package(uri) as package:
+        digest, labels = package.digest, package.manifest.labels
+    return {
+        ModelKey.DIGEST: f"sha256:{digest}",
+        ModelKey.JOB: f"{config.namespace}/{config.name}",
+        ModelKey.JOB_DIGEST: digest_of(PyTorchJobBuilder().render(config)["spec"]),
+        ModelKey.TRIAL: trial,
+        ModelKey.DATASET_URI: dataset.uri,
+        ModelKey.VERSION_HASH: dataset.metadata.get(DatasetKey.VERSION_HASH, ""),
+        ModelKey.HYPERPARAMETERS: dict(config.hyperparameters),
+        ModelKey.RUN_ID: config.run_id,
+        "labels": list(labels),
     }

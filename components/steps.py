@@ -18,8 +18,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from kubeloop.errors import InputError
+
+if TYPE_CHECKING:
+    from kubeloop.kserve.inference_services import ModelProvenance
 
 RUNTIME_IMAGE = "kubeloop/runtime:0.1.0"
 """Image of every component: kubeloop with all extras (manifests/images/runtime)."""
@@ -118,3 +122,27 @@ def find_namespace() -> str:
 
     _, active = config.list_kube_config_contexts()
     return str(active["context"].get("namespace", "default"))
+
+
+def restore_integers(values: Mapping[str, object]) -> dict[str, object]:
+    """Undo what KFP does to whole numbers in a `dict` parameter.
+
+    A protobuf Struct knows doubles only, so that 64 arrives as 64.0 on some backends.
+    """
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in values.items()
+    }
+
+
+def build_provenance(metadata: Mapping[str, object], *, run_id: str) -> ModelProvenance:
+    """Annotations of the endpoint that serves a model, from the Model artifact's metadata."""
+    from kubeloop.components.provenance import ModelKey
+    from kubeloop.kserve.inference_services import ModelProvenance
+
+    return ModelProvenance(
+        model_digest=str(metadata.get(ModelKey.DIGEST, "")),
+        run_id=str(metadata.get(ModelKey.RUN_ID, "") or run_id),
+        dataset_version=str(metadata.get(ModelKey.VERSION_HASH, "")),
+        training_job=str(metadata.get(ModelKey.JOB, "")),
+    )

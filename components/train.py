@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from kfp import dsl
-
 from kubeloop.components.steps import RUNTIME_IMAGE
 
 
@@ -12,8 +11,9 @@ def train_model(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-    hyperparameters: dict,  # type: ignore[type-arg]  # KFP takes the bare class
-    overrides: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
+    hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
+    best_parameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
+    epochs: int = 20,
     program: str = "image",
     trial: str = "",
     num_workers: int = 2,
@@ -21,10 +21,11 @@ def train_model(
     cpu: str = "1",
     memory: str = "2Gi",
     num_gpus: int = 0,
-    max_restarts: int = 1,
-    timeout_seconds: int = 3600,
+    max_restarts: int = 3,
+    seed: int = 0,
+    timeout_seconds: float = 3600.0,
     store: str = "",
-) -> NamedTuple("Outputs", [("job", str)]):  # type: ignore[valid-type]  # noqa: UP014  # KFP reads the functional form
+) -> NamedTuple("Outputs", [("job", str)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Train a model package and publish it under its digest.
 
     Re-attaches to its PyTorchJob when retried; deletes it when the run is cancelled.
@@ -32,44 +33,45 @@ def train_model(
     Args:
         dataset: The commit to train and validate on.
         model: The model package; its URI contains the content's hash.
-        metrics: The package's own metrics, on the validation split.
-        hyperparameters: Hyperparameters of the program, such as the best trial's.
-        overrides: Hyperparameters that win over those, such as the full number of epochs.
+        metrics: What the last epoch scored, on the validation split.
+        hyperparameters: Hyperparameters of the program.
+        best_parameters: Hyperparameters that win over those, such as the best trial's.
+        epochs: Epochs of the training.
         program: Training program of kubeloop.
-        trial: Trial that the hyperparameters come from, for lineage.
+        trial: Katib trial that `best_parameters` come from, for lineage.
         num_workers: Replicas of the PyTorchJob, the master included.
         processes_per_worker: Processes in each replica.
         cpu: CPU of a replica, as a Kubernetes quantity.
         memory: Memory of a replica, as a Kubernetes quantity.
         num_gpus: GPUs of a replica.
-        max_restarts: Restarts of a failed replica before the job fails.
+        max_restarts: Restarts of killed replicas before the step gives up.
+        seed: Seed of the training.
         timeout_seconds: Time after which the step gives up.
         store: URI of the model store; empty: below the pipeline root.
     """
-    from kubeloop.components.provenance import ModelKey, digest_of
-    from kubeloop.components.steps import open_step
-    from kubeloop.training.jobs import TrainingJobConfig
-    from kubeloop.training.package import opened_package, publish
-    from kubeloop.training.runs import run_training_job
+    from kubeloop.components.provenance import describe_model
+    from kubeloop.components.steps import find_namespace, open_step, restore_integers
+    from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+    from kubeloop.training.package import publish
+    from kubeloop.training.runs import WatchConfig, run_training_job
 
-    settings = {**hyperparameters, **overrides}
+    settings = {**hyperparameters, **best_parameters, "epochs": epochs, "seed": seed}
     with open_step(model.uri) as step:
         name = step.object_name({"dataset": dataset.uri, "settings": settings, "program": program})
         draft = f"{step.store('jobs', store)}/{name}"
         config = TrainingJobConfig(
-            name=name,
-            program=program,
-            dataset_uri=dataset.uri,
-            model_uri=f"{draft}/model",
-            checkpoint_uri=f"{draft}/checkpoints",
-            hyperparameters=settings,
-            num_workers=num_workers,
-            processes_per_worker=processes_per_worker,
-            cpu=cpu,
-            memory=memory,
-            num_gpus=num_gpus,
-            labels=step.labels,
-            run_id=step.run_id,
+            name=name, namespace=find_namespace(), program=program, dataset_uri=dataset.uri,
+            model_uri=f"{draft}/model", checkpoint_uri=f"{draft}/checkpoints",
+            hyperparameters=restore_integers(settings), num_workers=num_workers,
+            processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
+            labels=step.labels, run_id=step.run_id,
+        )  # fmt: skip
+        watch = WatchConfig(
+            poll_seconds=0.3, timeout_seconds=timeout_seconds, max_restarts=max_restarts
         )
-        job = run_training_job(config, timeout_seconds=timeout_seconds, on_log=print)
+        done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print)
         model.uri = publish(config.model_uri, step.store("models", store))
+    model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
+    for metric, value in done.final_metrics.items():
+        metrics.log_metric(metric, value)
+    return (name,)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
-
 from kubeloop.errors import PermanentError
 from kubeloop.local.api.certificates import Certificate
 
@@ -42,7 +41,7 @@ def bind(port: int, *, what: str, option: str) -> socket.socket:
             f" uses the port or choose another with {option} (0: any free one)."
         )
         raise PermanentError(msg) from error
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003  # its only argument
     return listener
 
 

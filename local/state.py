@@ -140,7 +140,7 @@ class StateFolder:
             return None
 
     def read_token(self) -> str:
-        """The bearer token of this folder, made at first use and kept, so kubeconfigs stay valid."""
+        """The bearer token, made at first use and kept, so that kubeconfigs stay valid."""
         path = self.root / "token"
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from kubeloop.errors import InputError
 
 COMPILED = Path(__file__).parent / "compiled"

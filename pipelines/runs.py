@@ -167,7 +167,7 @@ def wait(
     client: KfpClient,
     run_id: str,
     *,
-    on_change: Callable[[Run], None] = lambda run: None,
+    on_change: Callable[[Run], None] = lambda _: None,
     timeout_seconds: float = 7 * 24 * 3600,
     poll_seconds: float = 0.2,
 ) -> Run:

@@ -2,7 +2,6 @@ import os
 import signal
 
 import pytest
-
 from kubeloop.components.steps import Step, open_step
 from kubeloop.errors import InputError
 

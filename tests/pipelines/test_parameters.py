@@ -1,5 +1,4 @@
 import pytest
-
 from kubeloop.errors import InputError
 from kubeloop.pipelines.parameters import parse_parameters
 

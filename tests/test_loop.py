@@ -1,0 +1,159 @@
+"""The whole loop once, as a user runs it, and what is there to see afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.loop, pytest.mark.pinned]
+KUBELOOP = [sys.executable, "-m", "kubeloop.cli.main"]
+ANY_PORTS = ["--api-port", "0", "--kfp-port", "0", "--gateway-port", "0"]
+
+
+def kubeloop(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KUBELOOP, *arguments, "--state", str(state)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=state.parent,
+    )
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Processes whose command line or environment names the state folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            text = " ".join(process.cmdline()) + " ".join(process.environ().values())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if str(state) in text and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loop") / "state"
+
+
+@pytest.fixture(scope="module")
+def report(state: Path) -> dict[str, Any]:
+    file = state.parent / "report.json"
+    done = kubeloop("demo", "--report", str(file), state=state)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(file.read_text())
+    return result
+
+
+@pytest.fixture(scope="module")
+def plane(state: Path, report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A control plane started again on what the demo left."""
+    started = kubeloop("up", *ANY_PORTS, "-o", "json", state=state)
+    assert started.returncode == 0, started.stderr
+    try:
+        yield json.loads(started.stdout)
+    finally:
+        kubeloop("down", state=state)
+
+
+def test_demo_reaches_its_accuracy_on_scans_nobody_trained_on(report: dict[str, Any]) -> None:
+    assert report["test_accuracy"] >= 0.97
+    assert len(report["per_class"]) == 10
+
+
+def test_demo_tunes_with_six_trials_and_takes_the_best(report: dict[str, Any]) -> None:
+    succeeded = [trial for trial in report["trials"] if trial["status"] == "Succeeded"]
+    assert len(succeeded) >= 6
+    best = max(succeeded, key=lambda trial: trial["objective"])
+    assert best["parameters"] == report["best_parameters"]
+
+
+def test_endpoint_answers_for_ten_scans(report: dict[str, Any]) -> None:
+    assert len(report["predictions"]) == 10
+    right = [answer["expected"] == answer["predicted"] for answer in report["predictions"]]
+    assert sum(right) >= 9
+
+
+def test_lineage_runs_from_endpoint_to_source_with_digests(report: dict[str, Any]) -> None:
+    kinds = [node["kind"] for node in report["lineage"]]
+    assert kinds == ["endpoint", "model", "training_job", "trial", "dataset", "source"]
+    assert all(node["digest"].startswith("sha256:") for node in report["lineage"])
+
+
+def test_nothing_runs_after_the_demo(report: dict[str, Any], state: Path) -> None:
+    assert processes_of(state) == []
+
+
+def test_kubectl_shows_what_happened(plane: dict[str, Any]) -> None:
+    environment = {**os.environ, "KUBECONFIG": plane["kubeconfig"]}
+    shown = subprocess.run(
+        ["kubectl", "get", "pytorchjobs,experiments,trials,inferenceservices,pods"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    for word in (
+        "pytorchjob.kubeflow.org/train-model-",
+        "experiment.kubeflow.org/tune-hyperparameters-",
+        "inferenceservice.serving.kserve.io/digits",
+        "pod/",
+    ):
+        assert word in shown
+
+
+def test_kubectl_prints_the_training_log(plane: dict[str, Any]) -> None:
+    environment = {**os.environ, "KUBECONFIG": plane["kubeconfig"]}
+    log = subprocess.run(
+        ["kubectl", "logs", "--tail=-1", "-l", "kubeloop.dev/task=train-model", "-c", "pytorch"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert "val_accuracy=" in log
+
+
+def test_endpoint_serves_again_after_a_restart(plane: dict[str, Any], state: Path) -> None:
+    from kubeloop.kserve.client import PredictionClient
+    from testing_tools import wait_for
+
+    url = f"{plane['gateway_url']}/serving/default/digits"
+    with PredictionClient(url, "digits") as client:
+        wait_for(client.is_ready, seconds=60)
+    scan = next((state / "demo" / "digits" / "7").iterdir())
+    done = kubeloop("predict", "digits", str(scan), state=state)
+    assert done.returncode == 0, done.stderr
+    assert "\t7" in done.stdout
+
+
+def test_lineage_is_printed_by_the_command(plane: dict[str, Any], state: Path) -> None:
+    done = kubeloop("lineage", "digits", state=state)
+    assert done.returncode == 0, done.stderr
+    for word in ("endpoint", "model", "training job", "trial", "dataset", "source"):
+        assert word in done.stdout
+
+
+def test_runs_are_listed_with_their_state(plane: dict[str, Any], state: Path) -> None:
+    done = kubeloop("runs", "-o", "json", state=state)
+    (run,) = json.loads(done.stdout)
+    assert run["state"] == "SUCCEEDED"
+
+
+def test_second_control_plane_on_the_same_state_is_refused(
+    plane: dict[str, Any], state: Path
+) -> None:
+    done = kubeloop("up", *ANY_PORTS, state=state)
+    assert done.returncode == 1
+    assert "already runs" in done.stderr
+    assert "kubeloop down" in done.stderr
