@@ -86,7 +86,7 @@ def decode_image(
 
 @contextmanager
 def _opened(data: bytes, *, max_pixels: int) -> Iterator[Image.Image]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -97,7 +97,7 @@ def _opened(data: bytes, *, max_pixels: int) -> Iterator[Image.Image]:
             yield image
     except InputError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(f"not an image in one of the formats {', '.join(_FORMATS)}") from error
     except (
         *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),

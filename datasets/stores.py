@@ -268,6 +268,7 @@ class S3Store(ObjectStore):
 
 
 _S3_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchObject"})
+_S3_BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 
 
 def connect_s3(environment: Mapping[str, str]) -> Minio:
@@ -307,9 +308,8 @@ def _s3_errors(verb: str, uri: str) -> Iterator[None]:
             raise InputError(
                 f"Failed to {verb} object {uri}: there is none; check the URI."
             ) from error
-        raise PermanentError(f"Failed to {verb} object {uri}: {error.code}: {error.message}") from (
-            error
-        )
+        kind = TransientError if error.code in _S3_BUSY else PermanentError
+        raise kind(f"Failed to {verb} object {uri}: {error.code}: {error.message}") from error
     except (HTTPError, OSError) as error:
         raise TransientError(f"Failed to {verb} object {uri}: {error}") from error
     except MinioException as error:
@@ -333,7 +333,7 @@ def open_store(uri: str) -> ObjectStore:
     Raises:
         InputError: The scheme is unknown or the URI is malformed.
     """
-    return STORES[urlsplit(uri).scheme](uri.rstrip("/"))
+    return STORES[urlsplit(uri).scheme](uri.rstrip("/") or uri)
 
 
 def open_object(uri: str) -> tuple[ObjectStore, str]:

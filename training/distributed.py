@@ -120,7 +120,7 @@ def average_buffers(module: nn.Module, world: World) -> None:
     flat = torch.cat([buffer.flatten() for buffer in buffers])
     distributed.all_reduce(flat)
     flat /= world.size
-    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
 
 

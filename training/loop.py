@@ -246,7 +246,7 @@ class TrainingLoop:
         sums = torch.zeros(3, dtype=torch.float64)
         share = torch.arange(self._world.rank, len(self._validation), self._world.size)
         with torch.inference_mode():
-            for rows in share.split(_EVALUATION_BATCH):
+            for rows in torch.split(share, _EVALUATION_BATCH):
                 inputs, targets = self._validation.fetch(rows, None)
                 logits = self._module(inputs)
                 sums[0] += functional.cross_entropy(logits, targets, reduction="sum").item()

@@ -24,13 +24,14 @@ def _declare_operators() -> torch.library.Library:
         )
     for extension in Path(spec.origin).parent.glob("_C*.so"):
         try:
-            torch.ops.load_library(extension)
+            torch.ops.load_library(extension)  # type: ignore[no-untyped-call]  # torch's own
         except OSError:
             continue
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's own
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            library.define(f"{name}{arguments}")  # type: ignore[no-untyped-call]  # torch's own
     return library
 
 
