@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kubeloop.errors import ApiError, ConflictError, InputError, TransientError
@@ -231,9 +231,15 @@ class RunExecution:
                     self._consider(spec, node, states)
         if len(states) < len(dag.tasks) or not all(state.is_done for state in states.values()):
             return
-        state = TaskState.FAILED if self.is_canceling else combine(states.values())
-        outputs = dag_outputs(node)
-        self._recorder.finish(node, state, outputs=outputs)
+        self._finish_group(node, states.values(), outputs=dag_outputs(node))
+
+    def _finish_group(
+        self, node: Node, states: Iterable[TaskState], *, outputs: TaskValues
+    ) -> None:
+        """End a DAG or a loop whose tasks all ended."""
+        state = TaskState.FAILED if self.is_canceling else combine(states)
+        error = summarize_failure(node) if state is TaskState.FAILED else ""
+        self._recorder.finish(node, state, outputs=outputs, error=error)
 
     def _consider(self, spec: ir.Task, node: Node, states: dict[str, TaskState]) -> None:
         """Begin a task or drop it if its time has come; enter its state into `states`."""
@@ -323,9 +329,8 @@ class RunExecution:
             may_begin = state is not TaskState.FAILED
         if num_active or (may_begin and len(states) < count):
             return
-        state = TaskState.FAILED if self.is_canceling else combine(states)
         outputs = loop_outputs(node, self._pipeline.components)
-        self._recorder.finish(node, state, outputs=outputs)
+        self._finish_group(node, states, outputs=outputs)
 
     def _begin_iteration(self, node: Node, index: int) -> Node:
         record = self._new_task(
@@ -357,6 +362,6 @@ class RunExecution:
         elif root.state is TaskState.SUCCEEDED:
             run = change_state(self._run, RuntimeState.SUCCEEDED, now=now)
         else:
-            error = self._abort_message or summarize_failure(node.record for node in root.walk())
+            error = self._abort_message or root.record.error
             run = change_state(self._run, RuntimeState.FAILED, now=now, error=error)
         self._save_run(run)

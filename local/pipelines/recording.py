@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
 from dataclasses import replace
 
 from kubeloop.local.pipelines.context import EngineContext
@@ -134,13 +133,19 @@ def change_state(run: Run, state: RuntimeState, *, now: float, error: str = "") 
     )
 
 
-def summarize_failure(tasks: Iterable[Task]) -> str:
-    """Why a run failed: its first failed task, and how many more there are."""
+def summarize_failure(node: Node) -> str:
+    """Why a DAG or a run failed: its first failed task, and how many more there are."""
     failed = sorted(
-        (task for task in tasks if task.state is TaskState.FAILED and task.error),
+        (
+            below.record
+            for below in node.walk()
+            if below.state is TaskState.FAILED
+            and TaskState.FAILED not in below.child_states().values()
+            and below.record.error
+        ),
         key=lambda task: task.end_time,
     )
     if not failed:
-        return "The run failed."
+        return f"{node.record.name!r} failed."
     more = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
     return f"{failed[0].error}{more}"

@@ -223,14 +223,15 @@ def iteration_inputs(node: Node, index: int) -> TaskValues:
         origins = {**node.inputs.origins, name: Origin(kind=InputKind.ITERATOR_INPUT)}
         return TaskValues(parameters=node.inputs.parameters, artifacts=artifacts, origins=origins)
     kind = InputKind.ITERATOR_INPUT if iterator.items_input else InputKind.ITERATOR_INPUT_RAW
+    declared = node.component.input_parameters.get(name)
+    if declared is not None and item is not None:
+        item = _convert_input(name, item, declared)
     parameters = {**node.inputs.parameters, name: item}
-    for declared in node.component.input_parameters:
-        prefix = f"{name}-subvar-"
-        if declared.startswith(prefix) and isinstance(item, dict):
-            parameters[declared] = item.get(declared.removeprefix(prefix))
-    for key, specified in node.component.input_parameters.items():
-        if parameters.get(key) is not None:
-            parameters[key] = _convert_input(key, parameters[key], specified)
+    prefix = f"{name}-subvar-"
+    for field_input in node.component.input_parameters:
+        # NB: the type that the compiler declares for a field is not that of the field.
+        if field_input.startswith(prefix) and isinstance(item, dict):
+            parameters[field_input] = item.get(field_input.removeprefix(prefix))
     origins = {**node.inputs.origins, name: Origin(kind=kind)}
     return TaskValues(parameters=parameters, artifacts=node.inputs.artifacts, origins=origins)
 

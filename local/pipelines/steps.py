@@ -237,10 +237,12 @@ class StepRunner:
         task = node.record
         started = started_at(pod)
         waiting = describe_waiting(pod)
+        # NB: a Pod's times are whole seconds, rounded down.
+        start = task.start_time or (max(started, task.create_time) if started else 0.0)
         if (started and not task.start_time) or waiting != task.status_message:
             self._recorder.save(
                 node,
-                replace(task, start_time=task.start_time or started, status_message=waiting),
+                replace(task, start_time=start, status_message=waiting),
             )
 
     async def _complete(self, node: Node) -> None:

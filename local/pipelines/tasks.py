@@ -17,20 +17,19 @@ def parse_task(name: str, node: Node, component: ir.Component) -> ir.Task:
             `component` does not have.
     """
     inputs = node.child("inputs")
+    iterator = _parse_iterator(node)
+    # A field of the loop's item that is used inside a text: the compiler writes it as an input
+    # that nothing gives; the iteration takes it from the item itself.
+    item_field = f"{iterator.item_input}-subvar-" if iterator is not None else None
     parameters = {
         key: _parse_parameter_input(item, component)
         for key, item in inputs.child("parameters").each()
+        if item_field is None or not key.startswith(item_field)
     }
     artifacts = {
         key: _parse_artifact_input(item, component)
         for key, item in inputs.child("artifacts").each()
     }
-    iterator = _parse_iterator(node)
-    if iterator is not None:
-        # A field of the loop's item that is used inside a text: the compiler writes it as an
-        # output that no task has; the iteration takes it from the item itself.
-        prefix = f"{iterator.item_input}-subvar-"
-        parameters = {key: item for key, item in parameters.items() if not key.startswith(prefix)}
     trigger = node.child("triggerPolicy")
     caching = node.child("cachingOptions")
     return ir.Task(
