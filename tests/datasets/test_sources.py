@@ -1,0 +1,77 @@
+import os
+from pathlib import Path
+
+import pytest
+from kubeloop.datasets.sources import open_source
+from kubeloop.errors import InputError
+
+
+def test_files_are_listed_in_order_without_hidden_ones(tmp_path: Path) -> None:
+    for path in ("b/2.png", "b/10.png", "a.txt", ".hidden", "b/.x", ".git/config"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"12")
+
+    files = open_source(str(tmp_path)).list_files()
+
+    assert [file.path for file in files] == ["a.txt", "b/10.png", "b/2.png"]
+    assert {file.num_bytes for file in files} == {2}
+
+
+def test_paths_and_file_uris_are_the_same_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    uris = {open_source(uri).uri for uri in (str(folder), folder.as_uri(), "a folder")}
+
+    assert uris == {str(folder)}
+
+
+def test_a_link_out_of_the_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "source" / "cat").mkdir(parents=True)
+    (tmp_path / "source" / "cat" / "0.png").symlink_to(tmp_path / "secret")
+
+    source = open_source(str(tmp_path / "source"))
+
+    with pytest.raises(InputError, match=r"is a link to .*secret', outside of it"):
+        source.list_files()
+    with pytest.raises(InputError, match="outside of it"):
+        source.read("cat/0.png")
+
+
+def test_a_linked_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "source" / "cat").mkdir(parents=True)
+    source = open_source(str(tmp_path / "source"))
+
+    (tmp_path / "source" / "dog").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="outside of it"):
+        source.list_files()
+
+    (tmp_path / "source" / "dog").unlink()
+    (tmp_path / "source" / "dog").symlink_to(tmp_path / "source" / "cat")
+    with pytest.raises(InputError, match=r"is a link to a folder, which is not followed"):
+        source.list_files()
+
+
+def test_a_link_inside_the_source_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"data")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    source = open_source(str(tmp_path))
+
+    assert [source.read(file.path) for file in source.list_files()] == [b"data", b"data"]
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(InputError, match="is not a regular file"):
+        open_source(str(tmp_path)).list_files()
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(InputError, match="path is empty"):
+        open_source("")
