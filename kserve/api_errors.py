@@ -30,7 +30,7 @@ def translate_errors(what: str) -> Iterator[None]:
     """Translate the SDKs' errors; `what` completes "Failed to …".
 
     Raises:
-        RefusedError: The API says that the object is not acceptable (400, 422).
+        RefusedError: The API says that the object is not acceptable (400, 422, or a webhook).
         ApiFailureError: The API refuses for another reason.
         TransientError: The API cannot be reached, or is overloaded.
     """
@@ -55,7 +55,8 @@ def _translate(error: object, what: str) -> Exception:
     message = f"Failed to {what}: {read_message(error)}"
     if status in (429, 500, 502, 503, 504):
         return TransientError(message)
-    if status in (400, 422):
+    # A webhook that answers no status code of its own denies with 403, as missing rights do.
+    if status in (400, 422) or (status == 403 and "denied the request" in message):
         return RefusedError(message, status=status)
     return ApiFailureError(message, status=status)
 

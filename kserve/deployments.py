@@ -297,6 +297,8 @@ def _find_state_obstacle(endpoint: Endpoint) -> str:
 def _describe_rollout(deployment: Any, digest: str) -> str:  # deployment: V1Deployment
     annotations = deployment.spec.template.metadata.annotations or {}
     status, wanted = deployment.status, deployment.spec.replicas or 0
+    if status is None:
+        return "the rollout to begin"
     updated, total = status.updated_replicas or 0, status.replicas or 0
     if annotations.get(CONFIGURATION_ANNOTATION) != digest or (
         (status.observed_generation or 0) < deployment.metadata.generation

@@ -125,6 +125,8 @@ def _list_pods(client: Client, endpoint: Endpoint, digest: str) -> list[Any]:
 
 
 def _list_failures(pod: Any) -> Iterator[PodFailure]:  # pod: V1Pod
+    if pod.status is None:
+        return
     statuses = [
         *(pod.status.init_container_statuses or []),
         *(pod.status.container_statuses or []),
@@ -156,7 +158,7 @@ def _parse_failure(pod: str, status: Any) -> PodFailure | None:  # status: V1Con
 
 
 def _blocker(pod: Any) -> str:  # pod: V1Pod
-    for condition in pod.status.conditions or []:
+    for condition in (pod.status and pod.status.conditions) or []:
         if condition.type == "PodScheduled" and condition.status == "False":
             return f"{condition.reason}: {condition.message}"
     return ""

@@ -70,7 +70,7 @@ def parse_json_tensor(name: str, datatype: str, shape: Sequence[int], data: Any)
     if datatype == "BYTES":
         return _shape(name, _parse_texts(name, data), shape)
     try:
-        raw = np.asarray(data)
+        raw = np.asarray(data) if data else np.empty(0, dtype=dtype)
         # Numbers become the datatype; a text or a ragged list never does.
         if raw.dtype.kind not in "biuf" or (raw.dtype.kind == "f" and dtype.kind in "iu"):
             raise InvalidRequestError(f"Input {name!r} has data that are no {datatype}.")

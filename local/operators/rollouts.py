@@ -202,7 +202,7 @@ def seconds_to_deadline(deployment: Manifest, *, now: datetime) -> float | None:
     if progress["reason"] == "NewReplicaSetAvailable":
         return None
     since = now - parse_time(progress["lastUpdateTime"])
-    return max(0.0, deadline - since.total_seconds()) + 0.05
+    return max(0.0, float(deadline) - since.total_seconds()) + 0.05
 
 
 def is_complete(deployment: Manifest, status: Manifest) -> bool:
