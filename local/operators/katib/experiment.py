@@ -233,7 +233,12 @@ class ExperimentReconciler(Reconciler):
         end = StatusDraft.of(suggestion, now=self._clock())
         if end.says(SUCCEEDED) or end.says(FAILED):
             return
-        end.negate(DEPLOYMENT_READY)
+        end.write(
+            DEPLOYMENT_READY,
+            reason="DeploymentNotReady",
+            message="Deployment is not ready",
+            status=FALSE,
+        )
         end.finish(
             SUCCEEDED,
             reason="Experiment is succeeded",
