@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 
-import click
 import typer
 from kubeloop.cli import demo, endpoints, lineage, plane, runs
 from kubeloop.cli.options import errors
 from kubeloop.errors import InputError, KubeloopError
+
+_UsageError = typer.BadParameter.__base__ or typer.BadParameter
+"""Wrong arguments; typer brings a click of its own or uses the one that is installed."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,12 +41,12 @@ def run(arguments: list[str] | None = None) -> int:
     except KubeloopError as error:
         errors.print(f"[red]Error:[/red] {error}", markup=True, soft_wrap=True)
         return 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("Interrupted.")
         return 130
+    except _UsageError as error:
+        error.show()
+        return error.exit_code
     return code if isinstance(code, int) else 0
 
 

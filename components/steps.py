@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubeloop.errors import InputError
 
@@ -124,7 +124,7 @@ def find_namespace() -> str:
     return str(active["context"].get("namespace", "default"))
 
 
-def restore_integers(values: Mapping[str, object]) -> dict[str, object]:
+def restore_integers(values: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
     """Undo what KFP does to whole numbers in a `dict` parameter.
 
     A protobuf Struct knows doubles only, so that 64 arrives as 64.0 on some backends.

@@ -1,5 +1,6 @@
 """The whole loop once, as a user runs it, and what is there to see afterwards."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from kubeloop.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.loop, pytest.mark.pinned]
 KUBELOOP = [sys.executable, "-m", "kubeloop.cli.main"]
@@ -126,11 +128,10 @@ def test_kubectl_prints_the_training_log(plane: dict[str, Any]) -> None:
 
 def test_endpoint_serves_again_after_a_restart(plane: dict[str, Any], state: Path) -> None:
     from kubeloop.kserve.client import PredictionClient
-    from testing_tools import wait_for
 
     url = f"{plane['gateway_url']}/serving/default/digits"
     with PredictionClient(url, "digits") as client:
-        wait_for(client.is_ready, seconds=60)
+        asyncio.run(wait_until(client.is_ready, timeout_seconds=60))
     scan = next((state / "demo" / "digits" / "7").iterdir())
     done = kubeloop("predict", "digits", str(scan), state=state)
     assert done.returncode == 0, done.stderr

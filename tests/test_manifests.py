@@ -1,16 +1,17 @@
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from kubeloop.kserve.runtime import build_serving_runtime
 
 ROOT = Path(__file__).parents[1]
 COMPONENT_KINDS = {"pytorchjobs", "experiments", "inferenceservices"}
 
 
 @pytest.fixture(scope="module")
-def manifests() -> dict[str, dict]:
+def manifests() -> dict[str, dict[str, Any]]:
     kubectl = subprocess.run(
         ["kubectl", "kustomize", str(ROOT / "manifests" / "base")],
         capture_output=True,
@@ -21,7 +22,7 @@ def manifests() -> dict[str, dict]:
 
 
 def test_base_builds_with_kubectl_and_holds_what_a_namespace_needs(
-    manifests: dict[str, dict],
+    manifests: dict[str, dict[str, Any]],
 ) -> None:
     assert set(manifests) == {
         "ServiceAccount",
@@ -33,7 +34,7 @@ def test_base_builds_with_kubectl_and_holds_what_a_namespace_needs(
 
 
 def test_role_allows_creating_the_kinds_of_the_components_and_no_wildcard(
-    manifests: dict[str, dict],
+    manifests: dict[str, dict[str, Any]],
 ) -> None:
     rules = manifests["Role"]["rules"]
     creatable = {r for rule in rules if "create" in rule["verbs"] for r in rule["resources"]}
@@ -42,7 +43,7 @@ def test_role_allows_creating_the_kinds_of_the_components_and_no_wildcard(
     assert not any("secrets" in rule["resources"] for rule in rules)
 
 
-def test_role_binding_binds_the_role_to_the_service_account(manifests: dict[str, dict]) -> None:
+def test_role_binding_binds_the_role_to_the_service_account(manifests: dict[str, dict[str, Any]]) -> None:
     binding = manifests["RoleBinding"]
     assert binding["roleRef"]["name"] == manifests["Role"]["metadata"]["name"]
     subjects = {subject["name"] for subject in binding["subjects"]}
@@ -50,7 +51,7 @@ def test_role_binding_binds_the_role_to_the_service_account(manifests: dict[str,
 
 
 def test_secret_template_names_every_variable_that_the_steps_read(
-    manifests: dict[str, dict],
+    manifests: dict[str, dict[str, Any]],
 ) -> None:
     from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 
@@ -60,9 +61,5 @@ def test_secret_template_names_every_variable_that_the_steps_read(
 
 
 def test_serving_runtime_equals_what_the_code_builds() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        from render_manifests import FOLDER, render_serving_runtime
-    finally:
-        sys.path.pop(0)
-    assert (FOLDER / "serving-runtime.yaml").read_text() == render_serving_runtime()
+    manifest = yaml.safe_load((ROOT / "manifests" / "base" / "serving-runtime.yaml").read_text())
+    assert manifest == build_serving_runtime()
