@@ -33,6 +33,11 @@ async def memory_api(
     """
     with ObjectStorage(log_config=log_config) as storage:
         api = ApiServer(storage, admissions=admissions)
-        for namespace in NAMESPACES:
-            ensure_namespace(api, namespace, labels=_LABELS.get(namespace))
+        create_namespaces(api)
         yield MemoryClient(api, logs=PodLogs(pods_dir))
+
+
+def create_namespaces(api: ApiServer) -> None:
+    """Create the namespaces that a control plane starts with."""
+    for namespace in NAMESPACES:
+        ensure_namespace(api, namespace, labels=_LABELS.get(namespace))

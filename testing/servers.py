@@ -16,10 +16,10 @@ from kubeloop.local.api.logs import PodLogs
 from kubeloop.local.api.proxy import ServiceProxies
 from kubeloop.local.api.server import build_app
 from kubeloop.local.api.storage import ObjectStorage
-from kubeloop.local.api.verbs import ApiServer, ensure_namespace
+from kubeloop.local.api.verbs import ApiServer
 from kubeloop.local.serving import bind, serve, url_of
 from kubeloop.local.state import Endpoints, render_kubeconfig, write_private
-from kubeloop.testing.api import NAMESPACES
+from kubeloop.testing.api import create_namespaces
 
 TOKEN = "token-of-tests"  # noqa: S105  # guards nothing
 
@@ -49,8 +49,7 @@ async def running_api(
     pods_dir = folder / "pods"
     with ObjectStorage(folder / "objects.db", log_config=log_config) as storage:
         api = ApiServer(storage)
-        for namespace in NAMESPACES:
-            ensure_namespace(api, namespace)
+        create_namespaces(api)
         listener = bind(0, what="Kubernetes API", option="--api-port")
         url = url_of(listener, scheme="https")
         kubeconfig = render_kubeconfig(

@@ -60,7 +60,7 @@ class Handlers:
                 request,
                 namespace=target.namespace or "",
                 service=target.name,
-                path=target.rest,
+                path=target.rest.lstrip("/"),
             )
         query = Query(request.query_params)
         if not target.name:

@@ -53,7 +53,8 @@ def build_app(
     """
     if not token:
         raise InputError("The API server needs a bearer token that is not empty.")
-    handlers = Handlers(api, logs=logs or PodLogs(None), proxies=proxies or ServiceProxies())
+    proxies = proxies or ServiceProxies()
+    handlers = Handlers(api, logs=logs or PodLogs(None), proxies=proxies)
     routes = [
         *(Route(path, _answer_health) for path in ("/healthz", "/livez", "/readyz")),
         Route("/version", _document(lambda _: discovery.render_version())),
@@ -63,6 +64,7 @@ def build_app(
         Route("/openapi/v3", _document(lambda _: discovery.render_openapi_index())),
         Route("/openapi/v3/api/{version}", _document(_render_openapi)),
         Route("/openapi/v3/apis/{group}/{version}", _document(_render_openapi)),
+        Route("/apis/v2beta1/{path:path}", _Pipelines(proxies), methods=_METHODS),
         Route("/api/{version}", _document(_render_resources)),
         Route("/apis/{group}", _document(lambda r: discovery.render_group(r.path_params["group"]))),
         Route("/apis/{group}/{version}", _document(_render_resources)),
@@ -94,6 +96,26 @@ class _Resources:
         request = Request(scope, receive, send)
         target = parse_target(scope["path"])
         response = await self._handlers.handle(request, target)
+        await response(scope, receive, send)
+
+
+class _Pipelines:
+    """KFP's API under its own paths, beside its place behind the service proxy.
+
+    NB: `kfp.Client()` without a host asks for the proxy's path, but the Kubernetes client's hook
+    that refreshes a kubeconfig's token resets the host and with it drops that path.
+    """
+
+    def __init__(self, proxies: ServiceProxies) -> None:
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._proxies.forward(
+            Request(scope, receive, send),
+            namespace="kubeflow",
+            service="ml-pipeline",
+            path=scope["path"].lstrip("/"),
+        )
         await response(scope, receive, send)
 
 
