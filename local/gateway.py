@@ -13,13 +13,22 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
-import httpx
 import orjson
 from kubeloop.local.client import Client
 from kubeloop.local.routing import Backend, Route, RoutingTable
+from kubeloop.local.upstream import (
+    BrokenOffError,
+    ConnectFailedError,
+    Headers,
+    UpstreamConfig,
+    UpstreamPool,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +36,6 @@ logger = logging.getLogger(__name__)
 Scope = dict[str, Any]
 Receive = Any
 Send = Any
-Headers = list[tuple[bytes, bytes]]
 
 _PREFIX = "serving"
 _HOP_BY_HOP = frozenset(
@@ -38,6 +46,7 @@ _HOP_BY_HOP = frozenset(
         b"proxy-authorization",
         b"proxy-connection",
         b"te",
+        b"expect",
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
@@ -49,14 +58,10 @@ _HOP_BY_HOP = frozenset(
 class GatewayConfig:
     """Limits of the gateway."""
 
-    connect_seconds: float = 2.0
-    """How long a pod may take to accept a connection."""
-    read_seconds: float = 300.0
-    """How long a pod may be silent while it answers."""
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    """Connections to pods."""
     max_replayed_bytes: int = 1 << 20
     """Bodies up to this are kept until a pod took them, so that another pod can be tried."""
-    max_connections: int = 256
-    """Connections to pods, all together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +84,14 @@ class Gateway:
         self._config = config or GatewayConfig()
         self._next = 0
         self.table = RoutingTable()
-        self._transport = httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(
-                max_connections=self._config.max_connections,
-                max_keepalive_connections=self._config.max_connections,
-                keepalive_expiry=30.0,
-            )
-        )
-        self._timeout = {
-            "connect": self._config.connect_seconds,
-            "read": self._config.read_seconds,
-            "write": self._config.read_seconds,
-            "pool": self._config.read_seconds,
-        }
+        self._pool = UpstreamPool(self._config.upstream)
 
     async def run(self) -> None:
         """Follow the API; returns only by cancellation, and closes the connections then."""
         try:
             await self.table.follow(self._client)
         finally:
-            await self._transport.aclose()
+            self._pool.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -119,6 +112,7 @@ class Gateway:
 
     def _find_target(self, scope: Scope) -> _Target | None:
         host = _read_host(scope)
+        _refuse_foreign_origin(scope)
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         raw = raw.partition(b"?")[0]
         if not _is_loopback(host):
@@ -126,13 +120,13 @@ class Gateway:
             if route is None:
                 raise _RefusedError(403, f"Host {host!r} is neither loopback nor an endpoint's.")
             return _Target(route=route, path=raw)
-        parts = scope["path"].split("/", 4)
+        pieces = raw.split(b"/", 4)
+        parts = [unquote_to_bytes(piece).decode("utf-8", "replace") for piece in pieces]
         if len(parts) > 3 and parts[1] == _PREFIX:
             route = self.table.find(parts[2], parts[3])
             if route is None:
                 raise _RefusedError(404, _unknown(f"{parts[2]}/{parts[3]}"))
-            rest = raw.split(b"/", 4)
-            return _Target(route=route, path=b"/" + (rest[4] if len(rest) > 4 else b""))
+            return _Target(route=route, path=b"/" + (pieces[4] if len(pieces) > 4 else b""))
         if len(parts) > 3 and parts[1] in ("v1", "v2") and parts[2] == "models":
             name = parts[3].partition(":")[0]
             route = self.table.find_by_model(name)
@@ -168,8 +162,9 @@ class Gateway:
             )
         headers = _request_headers(scope, route)
         body = await self._take_body(scope, receive)
+        request = _build_request(target, scope, headers=headers, body=body)
         for backend in self._order(route):
-            response = await self._try(backend, target, scope, headers=headers, body=body)
+            response = await self._try(backend, route, request)
             if response is not None:
                 await _relay(response, send)
                 return
@@ -195,37 +190,21 @@ class Gateway:
         return [*route.backends[start:], *route.backends[:start]]
 
     async def _try(
-        self,
-        backend: Backend,
-        target: _Target,
-        scope: Scope,
-        *,
-        headers: Headers,
-        body: bytes | AsyncIterator[bytes],
-    ) -> httpx.Response | None:
+        self, backend: Backend, route: Route, request: UpstreamRequest
+    ) -> UpstreamResponse | None:
         """Ask one pod; None when it did not take the request."""
-        query = scope.get("query_string") or b""
-        raw_path = target.path + (b"?" + query if query else b"")
-        url = httpx.URL(scheme="http", host=backend.host, port=backend.port, raw_path=raw_path)
-        request = httpx.Request(
-            scope["method"],
-            url,
-            headers=headers,
-            content=body,
-            extensions={"timeout": self._timeout},
-        )
-        name = f"{target.route.namespace}/{target.route.name}"
+        name = f"{route.namespace}/{route.name}"
         try:
-            return await self._transport.handle_async_request(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
+            return await self._pool.send((backend.host, backend.port), request)
+        except ConnectFailedError:
             logger.info("pod skipped", extra={"object_name": backend.pod})
             return None
-        except httpx.TimeoutException as error:
-            seconds = self._config.read_seconds
+        except TimeoutError as error:
+            seconds = self._config.upstream.read_seconds
             raise _RefusedError(
                 504, f"Endpoint {name} did not answer within {seconds:g} s."
             ) from error
-        except httpx.TransportError as error:
+        except BrokenOffError as error:
             raise _RefusedError(
                 502, f"Endpoint {name} broke off before it answered: {error}."
             ) from error
@@ -245,6 +224,15 @@ def _read_host(scope: Scope) -> str:
     return host.partition(":")[0]
 
 
+def _refuse_foreign_origin(scope: Scope) -> None:
+    """Refuse what a web page of somebody else makes a browser send."""
+    for key, value in scope["headers"]:
+        if key == b"origin":
+            origin = value.decode("latin-1")
+            if not _is_loopback(urlsplit(origin).hostname or ""):
+                raise _RefusedError(403, f"Origin {origin!r} is not on this machine.")
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -262,6 +250,18 @@ def _content_length(scope: Scope) -> int | None:
         if key == b"transfer-encoding":
             return None
     return 0
+
+
+def _build_request(
+    target: _Target, scope: Scope, *, headers: Headers, body: bytes | AsyncIterator[bytes]
+) -> UpstreamRequest:
+    query = scope.get("query_string") or b""
+    return UpstreamRequest(
+        method=scope["method"].encode("ascii"),
+        target=target.path + (b"?" + query if query else b""),
+        headers=headers,
+        body=body,
+    )
 
 
 def _request_headers(scope: Scope, route: Route) -> Headers:
@@ -294,22 +294,23 @@ async def _stream_body(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-async def _relay(response: httpx.Response, send: Send) -> None:
-    headers = [(key.lower(), value) for key, value in response.headers.raw]
-    dropped = _HOP_BY_HOP | _named_by_connection(headers)
+async def _relay(response: UpstreamResponse, send: Send) -> None:
+    dropped = _HOP_BY_HOP | _named_by_connection(response.headers)
     try:
         await send(
             {
                 "type": "http.response.start",
-                "status": response.status_code,
-                "headers": [(key, value) for key, value in headers if key not in dropped],
+                "status": response.status,
+                "headers": [item for item in response.headers if item[0] not in dropped],
             }
         )
-        async for piece in response.stream:  # type: ignore[union-attr]  # asynchronous here
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        whole = response.take_whole()
+        if whole is None:
+            async for piece in response.stream():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": whole or b""})
     finally:
-        await response.aclose()
+        response.close()
 
 
 async def _send_json(

@@ -116,7 +116,7 @@ async def running_plane(folder: Path) -> AsyncIterator[Plane]:
         client = MemoryClient(running.api)
         await client.create(build_serving_runtime())
         services = InferenceServiceReconciler(client, gateway_url="http://127.0.0.1:1")
-        parts = [
+        parts: list[Controller | ScriptedNode] = [
             Controller(client, services),
             Controller(client, DeploymentReconciler(client)),
             ScriptedNode(client, running.pods_dir),
