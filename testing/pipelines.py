@@ -38,7 +38,7 @@ class PipelinesStage:
         self._stop: asyncio.Event | None = None
         self._engine: asyncio.Task[None] | None = None
         self._client: Client | None = None
-        self.kubelet: ProcessKubelet | None = None
+        self._kubelet: ProcessKubelet | None = None
         self.url = ""
 
     @property
@@ -46,6 +46,12 @@ class PipelinesStage:
         """The Kubernetes API; its calls belong to the stage's loop, see `call`."""
         assert self._client is not None
         return self._client
+
+    @property
+    def kubelet(self) -> ProcessKubelet:
+        """What runs the Pods."""
+        assert self._kubelet is not None
+        return self._kubelet
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the stage's loop, and wait for it."""
@@ -97,7 +103,7 @@ class PipelinesStage:
     async def _main(self) -> None:
         self._stop = asyncio.Event()
         async with _kubernetes(self.folder) as (client, kubelet):
-            self._client, self.kubelet = client, kubelet
+            self._client, self._kubelet = client, kubelet
             try:
                 await self._start_engine()
                 await self._stop.wait()

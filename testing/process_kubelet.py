@@ -83,6 +83,10 @@ class ProcessKubelet:
     async def _run(self, pod: Manifest) -> None:
         metadata, container = pod["metadata"], pod["spec"]["containers"][0]
         name = metadata["name"]
+        # NB: a Pod that no node has taken is gone the moment it is deleted.
+        with contextlib.suppress(NotFoundError):
+            binding = {"spec": {"nodeName": "node"}}
+            await self._client.patch(PODS, name, namespace=self._namespace, body=binding)
         log = self._pods_dir / metadata["uid"] / "logs" / container["name"] / "0.log"
         log.parent.mkdir(parents=True)
         work = tempfile.mkdtemp(dir=self._pods_dir / metadata["uid"])

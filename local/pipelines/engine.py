@@ -33,7 +33,7 @@ from kubeloop.local.pipelines.executor import (
 )
 from kubeloop.local.pipelines.parsing import parse_pipeline
 from kubeloop.local.pipelines.recording import change_state
-from kubeloop.local.pipelines.records import Run, RuntimeState
+from kubeloop.local.pipelines.records import Run, RuntimeState, TaskState, TaskType
 from kubeloop.local.pipelines.retrying import reset_tasks
 from kubeloop.local.pipelines.store import Store
 
@@ -77,13 +77,22 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
-                for run in self._store.unfinished_runs():
+                unfinished = self._store.unfinished_runs()
+                for run in unfinished:
+                    self._count_running(run)
+                for run in unfinished:
                     self.submit(run)
                 await self._follow_pods(version)
             finally:
                 self._group = None
                 for task in self._tasks.values():
                     task.cancel()
+
+    def _count_running(self, run: Run) -> None:
+        """Count the Pods that run already, before any new one may start."""
+        for task in self._store.tasks_of(run.run_id):
+            if task.type is TaskType.RUNTIME and task.state is TaskState.RUNNING:
+                self._context.slots.take(task.task_id, wake=_nothing, force=True)
 
     def submit(self, run: Run) -> None:
         """Start driving a run of the store. Before `run` has started it is picked up there."""
@@ -216,6 +225,10 @@ class Engine:
         execution = self._executions.get(metadata["labels"][RUN_LABEL])
         if execution is not None:
             execution.task_changed(metadata.get("annotations", {}).get(TASK_ID_ANNOTATION, ""))
+
+
+def _nothing() -> None:
+    """Forced slots never wait."""
 
 
 def _was_terminated(run: Run) -> bool:

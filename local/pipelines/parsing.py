@@ -48,9 +48,9 @@ def parse_pipeline(document: PipelineDocument) -> ir.Pipeline:
     root = _parse_component(_ROOT, spec.child(_ROOT), executors)
     if root.dag is None:
         raise InputError(f"Pipeline {name!r} has no tasks: root.dag is missing.")
+    _check_recursion(root, components)
     for component in (root, *components.values()):
         _check_dag(component, components)
-    _check_recursion(root, components)
     return ir.Pipeline(
         name=name,
         description=info.text("description"),

@@ -1,5 +1,8 @@
 """Failing tasks: what is said, what is tried again, what is not run."""
 
+# KFP reads annotations that are no types to mypy.
+# mypy: disable-error-code="no-untyped-def, valid-type, type-arg, no-any-return, name-match"
+
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +107,7 @@ def test_a_failed_task_is_tried_again_as_its_policy_says(runner: Any, tmp_path: 
     assert run.output("crash-until") == "2"
     assert len(list((tmp_path / "tries").iterdir())) == 3
     history = [change["state"] for change in run.task("crash-until")["state_history"]]
-    assert history == ["PENDING", "RUNNING", "PENDING", "RUNNING", "PENDING", "RUNNING"] + [
-        "SUCCEEDED"
-    ]
+    assert history == ["PENDING", "RUNNING"] * 3 + ["SUCCEEDED"]
 
 
 def test_the_last_try_fails_the_task(runner: Any, tmp_path: Path) -> None:
