@@ -1,0 +1,316 @@
+"""Typed configuration of an experiment, and the Katib Experiment it becomes.
+
+A wrong setting is refused here with the name of its field, by Katib's own rules, before anything is
+submitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from kubeflow.katib import (
+    V1beta1AlgorithmSetting,
+    V1beta1AlgorithmSpec,
+    V1beta1CollectorSpec,
+    V1beta1Experiment,
+    V1beta1ExperimentSpec,
+    V1beta1FilterSpec,
+    V1beta1MetricsCollectorSpec,
+    V1beta1MetricStrategy,
+    V1beta1ObjectiveSpec,
+    V1beta1SourceSpec,
+    V1beta1TrialTemplate,
+)
+from kubeloop.errors import InputError
+from kubeloop.katib.search_space import (
+    Categorical,
+    Discrete,
+    Float,
+    Int,
+    SearchSpace,
+    build_parameters,
+)
+from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.katib.suggestion.manifests import parse_experiment
+from kubeloop.katib.suggestion.messages import ValidateAlgorithmSettingsRequest
+from kubeloop.katib.templates import (
+    build_trial_parameters,
+    build_trial_spec,
+    find_primary_container,
+)
+from kubernetes.client import ApiClient, V1ObjectMeta
+
+CONFIGURATION_ANNOTATION = "kubeloop.dev/configuration-digest"
+"""Digest of the spec that was asked for, so that a retry knows its own experiment."""
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_MAX_NAME_LENGTH = 40
+_NUM_GROUPS = 2
+_MAX_FAILED_TRIALS = 3
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+
+class ObjectiveType(StrEnum):
+    """Which values of the objective are better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+class MetricStrategy(StrEnum):
+    """Which of a metric's reports stands for the trial."""
+
+    MIN = "min"
+    MAX = "max"
+    LATEST = "latest"
+
+
+class ResumePolicy(StrEnum):
+    """Whether a finished experiment may be given more trials."""
+
+    NEVER = "Never"
+    LONG_RUNNING = "LongRunning"
+    FROM_VOLUME = "FromVolume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveConfig:
+    """What is optimised."""
+
+    metric: str
+    """Name of the metric, as the program prints it: `metric=value`."""
+    type: ObjectiveType = ObjectiveType.MAXIMIZE
+    """Which values are better."""
+    goal: float | None = None
+    """Value from which the search is over; unset: it uses its whole budget."""
+    additional_metrics: tuple[str, ...] = ()
+    """Metrics that are recorded besides."""
+    strategies: Mapping[str, MetricStrategy] = field(default_factory=lambda: MappingProxyType({}))
+    """By metric, which report counts; unset: the best one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Katib would refuse."""
+        if not self.metric:
+            raise InputError("objective.metric must name a metric that the program prints.")
+        if self.metric in self.additional_metrics:
+            raise InputError(
+                f"objective.additional_metrics must not repeat the objective {self.metric!r}."
+            )
+        if self.goal is not None and not math.isfinite(self.goal):
+            raise InputError(f"objective.goal must be finite, not {self.goal!r}.")
+        for name in self.strategies:
+            if name not in (self.metric, *self.additional_metrics):
+                raise InputError(f"objective.strategies names {name!r}, which is not recorded.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """One experiment: which job, over which space, for which metric, within which budget."""
+
+    name: str
+    """Name of the custom resource: a DNS-1035 label of at most 40 characters."""
+    job: object
+    """The job of a trial: a manifest or an SDK's typed model, such as a PyTorchJob. The values of
+    searched hyperparameters in it do not matter."""
+    search_space: SearchSpace
+    """What is searched, by name of the hyperparameter."""
+    objective: ObjectiveConfig
+    """What is optimised."""
+    namespace: str = "default"
+    """Namespace of the experiment and its trials."""
+    algorithm: str = "tpe"
+    """Katib algorithm."""
+    algorithm_settings: Mapping[str, str | int | float] = field(
+        default_factory=lambda: _NO_SETTINGS
+    )
+    """Settings of the algorithm, such as `random_state`."""
+    max_trial_count: int = 12
+    """Trials in all."""
+    parallel_trial_count: int = 2
+    """Trials at a time."""
+    max_failed_trial_count: int | None = None
+    """Failed trials, or such without metrics, at which the experiment fails; unset: three, or all
+    of them where there are fewer."""
+    resume_policy: ResumePolicy = ResumePolicy.NEVER
+    """Whether the finished experiment may be given more trials."""
+    metrics_format: tuple[str, ...] = ()
+    """Regular expressions with two groups, name and value; empty: lines like `accuracy=0.97`."""
+    primary_container: str = ""
+    """Container that prints the metrics; empty: the job's only one, or the usual of its kind."""
+    success_condition: str = ""
+    """GJSON path that says that a job has succeeded; empty: the usual of its kind."""
+    failure_condition: str = ""
+    """GJSON path that says that a job has failed; empty: the usual of its kind."""
+    retain_trials: bool = False
+    """Whether the jobs of finished trials stay."""
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_SETTINGS)
+    """Labels of the experiment, its trials and their pods."""
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_SETTINGS)
+    """Annotations of the experiment."""
+
+    def __post_init__(self) -> None:
+        """Refuse what Katib would refuse later, less clearly."""
+        if len(self.name) > _MAX_NAME_LENGTH or not _NAME.fullmatch(self.name):
+            raise InputError(
+                f"name must be at most {_MAX_NAME_LENGTH} lower-case letters, digits and '-', "
+                f"starting with a letter, not {self.name!r}."
+            )
+        _check_budget(self)
+        _check_search_space(self.search_space)
+        for expression in self.metrics_format:
+            _check_expression(expression)
+
+
+def build_experiment(config: ExperimentConfig) -> V1beta1Experiment:
+    """Build the custom resource.
+
+    Raises:
+        InputError: The job does not take a searched hyperparameter, or the algorithm cannot work
+            with its settings or the search space.
+    """
+    spec = V1beta1ExperimentSpec(
+        objective=_build_objective(config.objective),
+        algorithm=_build_algorithm(config),
+        parallel_trial_count=config.parallel_trial_count,
+        max_trial_count=config.max_trial_count,
+        max_failed_trial_count=_count_tolerated(config),
+        resume_policy=config.resume_policy.value,
+        parameters=build_parameters(config.search_space),
+        trial_template=_build_template(config),
+        metrics_collector_spec=_build_collector(config),
+    )
+    experiment = V1beta1Experiment(
+        api_version="kubeflow.org/v1beta1",
+        kind="Experiment",
+        metadata=V1ObjectMeta(
+            name=config.name,
+            namespace=config.namespace,
+            labels=dict(config.labels) or None,
+            annotations={**config.annotations, CONFIGURATION_ANNOTATION: _digest(spec)},
+        ),
+        spec=spec,
+    )
+    _check_algorithm(experiment)
+    return experiment
+
+
+def _count_tolerated(config: ExperimentConfig) -> int:
+    if config.max_failed_trial_count is None:
+        return min(_MAX_FAILED_TRIALS, config.max_trial_count)
+    return config.max_failed_trial_count
+
+
+def _check_budget(config: ExperimentConfig) -> None:
+    for name, count, least in (
+        ("max_trial_count", config.max_trial_count, 1),
+        ("parallel_trial_count", config.parallel_trial_count, 1),
+        ("max_failed_trial_count", config.max_failed_trial_count, 0),
+    ):
+        if count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise InputError(f"{name} must be an integer of at least {least}, not {count!r}.")
+        if count > config.max_trial_count:
+            raise InputError(
+                f"{name} must not be above max_trial_count; {count} is above "
+                f"{config.max_trial_count}."
+            )
+
+
+def _check_search_space(space: SearchSpace) -> None:
+    if not space:
+        raise InputError("search_space must have at least one parameter.")
+    for name, parameter in space.items():
+        if not name or set(name) & set("{}$ "):
+            raise InputError(f"search_space has a parameter named {name!r}, which Katib refuses.")
+        if not isinstance(parameter, Float | Int | Categorical | Discrete):
+            raise InputError(
+                f"search_space.{name} must be a Float, Int, Categorical or Discrete, "
+                f"not {parameter!r}."
+            )
+
+
+def _check_expression(expression: str) -> None:
+    try:
+        num_groups = re.compile(expression).groups
+    except re.error as error:
+        raise InputError(
+            f"metrics_format has {expression!r}, which is no regular expression: {error}."
+        ) from error
+    if num_groups < _NUM_GROUPS:
+        raise InputError(
+            f"metrics_format has {expression!r}, which lacks two groups, for name and value."
+        )
+
+
+def _check_algorithm(experiment: V1beta1Experiment) -> None:
+    """Ask the algorithm, where it is one that we have; Katib may know others."""
+    manifest = ApiClient().sanitize_for_serialization(experiment)
+    asked = parse_experiment(manifest)
+    name = asked.spec.algorithm.algorithm_name
+    if name in ALGORITHMS:
+        try:
+            ALGORITHMS[name]().validate_algorithm_settings(
+                ValidateAlgorithmSettingsRequest(experiment=asked)
+            )
+        except InputError as error:
+            raise InputError(f"algorithm {name}: {error}.") from error
+
+
+def _build_objective(config: ObjectiveConfig) -> V1beta1ObjectiveSpec:
+    best = MetricStrategy.MAX if config.type is ObjectiveType.MAXIMIZE else MetricStrategy.MIN
+    names = (config.metric, *config.additional_metrics)
+    return V1beta1ObjectiveSpec(
+        type=config.type.value,
+        goal=config.goal,
+        objective_metric_name=config.metric,
+        additional_metric_names=list(config.additional_metrics) or None,
+        metric_strategies=[
+            V1beta1MetricStrategy(name=name, value=config.strategies.get(name, best).value)
+            for name in names
+        ],
+    )
+
+
+def _build_algorithm(config: ExperimentConfig) -> V1beta1AlgorithmSpec:
+    return V1beta1AlgorithmSpec(
+        algorithm_name=config.algorithm,
+        algorithm_settings=[
+            V1beta1AlgorithmSetting(name=name, value=str(value))
+            for name, value in config.algorithm_settings.items()
+        ],
+    )
+
+
+def _build_template(config: ExperimentConfig) -> V1beta1TrialTemplate:
+    template = build_trial_spec(config.job, config.search_space)
+    return V1beta1TrialTemplate(
+        trial_spec=template,
+        trial_parameters=build_trial_parameters(template, config.search_space),
+        primary_container_name=config.primary_container or find_primary_container(template),
+        success_condition=config.success_condition or None,
+        failure_condition=config.failure_condition or None,
+        retain=config.retain_trials,
+    )
+
+
+def _build_collector(config: ExperimentConfig) -> V1beta1MetricsCollectorSpec:
+    source = None
+    if config.metrics_format:
+        source = V1beta1SourceSpec(
+            filter=V1beta1FilterSpec(metrics_format=list(config.metrics_format))
+        )
+    return V1beta1MetricsCollectorSpec(collector=V1beta1CollectorSpec(kind="StdOut"), source=source)
+
+
+def _digest(spec: V1beta1ExperimentSpec) -> str:
+    manifest: Any = ApiClient().sanitize_for_serialization(spec)
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
