@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
-from kubeloop.errors import ConflictError, PermanentError, TransientError
+from kubeloop.errors import ConflictError, ExpiredError, PermanentError, TransientError
 from kubeloop.local.api.resources import CONFIG_MAPS, PODS, SECRETS, Resource
-from kubeloop.local.client import Client, Manifest
+from kubeloop.local.client import Client, Manifest, WatchEvent
 from kubeloop.local.operators.controller import (
     Controller,
     Reconciler,
@@ -238,6 +238,32 @@ def test_the_latest_result_replaces_an_earlier_appointment() -> None:
             await wait_until(lambda: len(recorder.looks) == 1)
             controller.enqueue(request("a"))
             await wait_until(lambda: len(recorder.looks) == 3)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [ExpiredError("too old"), TransientError("no connection")])
+def test_an_interrupted_watch_starts_again_from_what_exists(error: Exception) -> None:
+    class Interrupted:
+        def __init__(self, client: Client) -> None:
+            self._client = client
+            self.num_watches = 0
+
+        async def watch(self, resource: Resource) -> AsyncIterator[WatchEvent]:
+            self.num_watches += resource is CONFIG_MAPS
+            if self.num_watches == 1:
+                raise error
+            async for event in self._client.watch(resource):
+                yield event
+
+    async def scenario() -> None:
+        recorder = Recorder(do_nothing)
+        async with memory_api() as client:
+            await client.create(build("ConfigMap", "old"))
+            interrupted: Any = Interrupted(client)  # has the one verb that a controller calls
+            async with running(interrupted, recorder):
+                await wait_until(lambda: recorder.looks == ["old"])
+                assert interrupted.num_watches == 2
 
     asyncio.run(scenario())
 
