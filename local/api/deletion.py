@@ -131,7 +131,7 @@ class Deleter:
     def _finish_foreground(self, owner_uid: str) -> None:
         key = self._storage.find_uid(owner_uid)
         owner = None if key is None else self._storage.get(*key)
-        if owner is None or self._blocking(owner_uid) or not _awaits_dependents(owner):
+        if owner is None or not _awaits_dependents(owner) or self._blocking(owner_uid):
             return
         manifest = owner.load()
         manifest["metadata"]["finalizers"].remove(FOREGROUND_FINALIZER)

@@ -273,7 +273,7 @@ class Handlers:
                 request.headers.get("accept", ""),
                 include_object=request.query_params.get("includeObject", ""),
             ),
-            now=self._api.clock(),
+            clock=self._api.clock,
         )
 
     def _render_one(
@@ -296,6 +296,7 @@ def json_response(raw: bytes, *, status_code: int = 200, warnings: Iterable[str]
     response = Response(raw, status_code=status_code, media_type="application/json")
     for warning in warnings:
         text = warning.replace("\\", "\\\\").replace('"', '\\"')
+        text = text.encode("ascii", "replace").decode()
         response.headers.append("Warning", f'299 - "{text}"')
     return response
 
@@ -306,13 +307,15 @@ async def read_body(request: Request) -> Any:  # any JSON
     Raises:
         ApiError: 400, it does not parse; 413, it is too big; 415, it cannot be read here.
     """
-    raw = await request.body()
-    if len(raw) > _MAX_BODY:
-        raise ApiError(
-            f"Request entity too large: limit is {_MAX_BODY}",
-            status=413,
-            reason="RequestEntityTooLarge",
-        )
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > _MAX_BODY:
+            raise ApiError(
+                f"Request entity too large: limit is {_MAX_BODY}",
+                status=413,
+                reason="RequestEntityTooLarge",
+            )
     if not raw.strip():
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip()

@@ -77,7 +77,8 @@ class ServiceProxies:
             raise _unavailable(f'no endpoints available for service "{service}"')
         if not isinstance(target, str):
             return _relocated(target, f"/{path}")
-        return await self._send(request, url=f"{target}/{quote(path, safe=_SAFE)}")
+        query = f"?{request.url.query}" if request.url.query else ""
+        return await self._send(request, url=f"{target}/{quote(path, safe=_SAFE)}{query}")
 
     async def _send(self, request: Request, *, url: str) -> Response:
         headers = [
@@ -86,7 +87,6 @@ class ServiceProxies:
         outgoing = self._client.build_request(
             request.method,
             url,
-            params=request.url.query or None,
             headers=headers,
             content=await request.body(),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import orjson
@@ -12,14 +12,16 @@ from kubeloop.local.api.resources import Resource
 from kubeloop.local.api.tables import TableOptions, render_table
 from kubeloop.local.client import Manifest
 
+Clock = Callable[[], datetime]
+
 
 class Renderer:
     """Renders one response, or the events of one watch."""
 
-    def __init__(self, resource: Resource, *, table: TableOptions | None, now: datetime) -> None:
+    def __init__(self, resource: Resource, *, table: TableOptions | None, clock: Clock) -> None:
         self._resource = resource
         self._table = table
-        self._now = now
+        self._clock = clock
         self._columns_sent = False
 
     def render_object(self, stored: StoredObject) -> bytes:
@@ -72,7 +74,7 @@ class Renderer:
             self._resource,
             [],
             options=self._table,
-            now=self._now,
+            now=self._clock(),
             metadata={"resourceVersion": version},
             with_columns=not self._columns_sent,
         )
@@ -85,7 +87,7 @@ class Renderer:
                 self._resource,
                 [entry.load() for entry in stored],
                 options=self._table,
-                now=self._now,
+                now=self._clock(),
                 metadata=metadata,
                 with_columns=not self._columns_sent,
             )

@@ -19,8 +19,9 @@ from kubeloop.local.api.admission.registry import build_admissions, index_admiss
 from kubeloop.local.api.apply import ApplyRequest, apply_configuration
 from kubeloop.local.api.deletion import DeleteOptions, Deleter
 from kubeloop.local.api.events import StoredObject
+from kubeloop.local.api.expiry import EventExpiry
 from kubeloop.local.api.patches import apply_json_patch, apply_merge_patch
-from kubeloop.local.api.resources import NAMESPACES, Resource
+from kubeloop.local.api.resources import EVENTS, NAMESPACES, Resource
 from kubeloop.local.api.selectors import Selection
 from kubeloop.local.api.storage import ObjectStorage, index_object
 from kubeloop.local.api.strategic import apply_strategic_patch
@@ -63,6 +64,7 @@ class ApiServer:
         self.is_closed = False
         self._random = random_source or random.SystemRandom()
         self._deleter = Deleter(storage, clock=clock)
+        self._expiry = EventExpiry(storage)
         self._deleter.sweep()
 
     def create(
@@ -97,6 +99,8 @@ class ApiServer:
         manifest = self._admit(resource, manifest, None)
         if dry_run:
             return _unstored(resource, manifest)
+        if resource is EVENTS:
+            self._expiry.remove_old(self.clock())
         stored = self.storage.put(resource, manifest)
         self._deleter.collect(stored)
         return stored
