@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import signal
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,8 @@ from kubeloop.local.kubelet.status import (
 
 _RETRY_SECONDS = 1.0
 _NOT_STARTED_EXIT_CODE = 128
+_MAX_MESSAGE_BYTES = 2048
+_MAX_MESSAGE_LINES = 80
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
@@ -169,12 +172,29 @@ class ContainerRunner:
             Terminated(
                 exit_code=status.code,
                 reason=reason,
+                message=self._read_termination_message() if status.code else "",
                 signal=status.signal,
                 started_at=process.started_at,
                 finished_at=status.finished_at,
                 container_id=self.record.container_id,
             )
         )
+
+    def _read_termination_message(self) -> str:
+        """The end of the log where the container asks for it (FallbackToLogsOnError)."""
+        if self._container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        log = self._node.log(
+            self._pod.pod["metadata"]["uid"],
+            container=self.record.name,
+            restart_count=self.record.restart_count,
+        )
+        with contextlib.suppress(OSError), log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _MAX_MESSAGE_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+            return "\n".join(lines[-_MAX_MESSAGE_LINES:])
+        return ""
 
     def _end(self, state: Terminated) -> None:
         if state.finished_at - state.started_at >= self._node.config.reset_backoff_seconds:

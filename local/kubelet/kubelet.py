@@ -275,11 +275,10 @@ class Kubelet:
 
     async def _register_node(self) -> None:
         node = build_node(self._node.config.node, self._node.resources, now=self._node.clock())
-        try:
+        with contextlib.suppress(AlreadyExistsError):
             await self._client.create(node)
-        except AlreadyExistsError:
-            name, status = node["metadata"]["name"], {"status": node["status"]}
-            await self._client.patch(NODES, name, body=status, subresource="status")
+        name, status = node["metadata"]["name"], {"status": node["status"]}
+        await self._client.patch(NODES, name, body=status, subresource="status")
 
     def _note_ports(self, pod: Manifest) -> None:
         """Keep the host ports that a pod was given before a restart."""

@@ -73,7 +73,10 @@ class _Layer:
             "skipped": preload.skipped,
             "sources": preloaded.list_sources(),
         }
-        self._controls[0].sendall(json.dumps(announcement).encode() + b"\n")
+        try:
+            self._controls[0].sendall(json.dumps(announcement).encode() + b"\n")
+        except BrokenPipeError:  # the daemon has gone
+            os._exit(0)
 
     def _serve_requests(self) -> NoReturn:
         for control in self._controls[1:]:
