@@ -68,7 +68,7 @@ class PipelinesStage:
     async def _start_engine(self) -> None:
         ready: asyncio.Future[str] = self._loop.create_future()
         self._engine = asyncio.create_task(self._serve(ready))
-        done, _ = await asyncio.wait([ready, self._engine], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({ready, self._engine}, return_when=asyncio.FIRST_COMPLETED)
         if self._engine in done:
             await self._engine
         self.url = await ready
