@@ -309,5 +309,5 @@ def _describe_rollout(deployment: Any, digest: str) -> str:  # deployment: V1Dep
     if (status.available_replicas or 0) < wanted:
         return f"new pods to load the model ({status.available_replicas or 0} of {wanted} ready)"
     if total > updated:
-        return f"old pods to end ({total - updated} left)"
+        return f"the new pods to take over from the old ({total - updated} left)"
     return ""

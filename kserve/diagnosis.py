@@ -44,7 +44,8 @@ class PodFailure:
 
     def __str__(self) -> str:
         code = "" if self.exit_code is None else f" with exit code {self.exit_code}"
-        said = f" ({self.message.strip()})" if self.message.strip() else ""
+        lines = self.message.strip().splitlines()
+        said = f" ({lines[-1]})" if lines else ""
         return (
             f"container {self.container} of pod {self.pod} failed{code}"
             f" {self.num_failures} time(s), {self.reason}{said}"
@@ -89,7 +90,8 @@ def diagnose(client: Client, endpoint: Endpoint, digest: str) -> Diagnosis:
     pods = _list_pods(client, endpoint, digest)
     failure = next((found for pod in pods for found in _list_failures(pod)), None)
     statements = [f"endpoint: {endpoint.message}"] if endpoint.message else []
-    if endpoint.failure and endpoint.transition is not TransitionStatus.UP_TO_DATE:
+    is_model_blamed = endpoint.transition is not TransitionStatus.UP_TO_DATE
+    if endpoint.failure and is_model_blamed and failure is None:
         statements.append(f"model: {endpoint.failure}")
     statements += [f"pod {pod.metadata.name}: {said}" for pod in pods if (said := _blocker(pod))]
     if failure is not None:
