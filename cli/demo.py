@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from kubeloop.cli.endpoints import find_endpoint
-from kubeloop.cli.lineage import render_chain, trace
+from kubeloop.cli.lineage import print_chain, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console
 from kubeloop.cli.plane import ApiPortOption, GatewayPortOption, KfpPortOption, running
 from kubeloop.cli.runs import follow, report_outcome
@@ -107,7 +107,7 @@ def demo(
         collected = collect(session, final)
         collected.seconds = {
             "control plane": up_seconds,
-            **{task.name: task.seconds for task in final.tasks if task.seconds is not None},
+            **{t.name: t.seconds for t in final.tasks if t.seconds is not None and not t.is_group},
             "total": time.monotonic() - started,
         }
     if report:
@@ -184,7 +184,7 @@ def show(report: DemoReport) -> None:
         )
     console.print(table)
     console.print("\n[bold]Lineage[/bold]")
-    console.print(render_chain(report.lineage), soft_wrap=True)
+    print_chain(report.lineage)
     console.print("\n[bold]Seconds[/bold]")
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, seconds in report.seconds.items():
@@ -201,7 +201,11 @@ def _show_trials(report: DemoReport) -> None:
         objective = "" if trial["objective"] is None else f"{trial['objective']:.4f}"
         values = [_short(trial["parameters"].get(name)) for name in names]
         table.add_row(
-            trial["name"], *values, objective, trial["status"], style="green" if best else ""
+            trial["name"].rsplit("-", 1)[-1],
+            *values,
+            objective,
+            trial["status"],
+            style="green" if best else "",
         )
     console.print(table)
     best_values = ", ".join(f"{k}={_short(v)}" for k, v in report.best_parameters.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,6 @@ from kubeloop.cli.options import (
     print_json,
 )
 from rich.text import Text
-from rich.tree import Tree
 
 if TYPE_CHECKING:
     from kubeloop.pipelines.lineage import LineageNode
@@ -46,7 +46,7 @@ def lineage(
     if output is Output.JSON:
         print_json([node.to_json() for node in chain])
         return
-    console.print(render_chain(chain), soft_wrap=True)
+    print_chain(chain)
 
 
 def trace(session: Session, endpoint: str) -> list[LineageNode]:
@@ -56,18 +56,20 @@ def trace(session: Session, endpoint: str) -> list[LineageNode]:
     return trace_endpoint(find_endpoint(session, endpoint), session.connect_metadata())
 
 
-def render_chain(chain: list[LineageNode]) -> Tree:
-    """The chain as a tree, each link below what was made from it."""
-    root = branch = Tree(_label(chain[0]))
-    for node in chain[1:]:
-        branch = branch.add(_label(node))
-    return root
+def print_chain(chain: list[LineageNode]) -> None:
+    """Print the chain as a tree, each link below what was made from it."""
+    for depth, node in enumerate(chain):
+        indent = "    " * depth
+        branch = f"{indent[4:]}└── " if depth else ""
+        digest = f"  {node.digest[:19]}" if node.digest else ""
+        label = Text.assemble(
+            branch, (node.kind.replace("_", " "), "bold"), f"  {_short(node.id)}", (digest, "cyan")
+        )
+        console.print(label, soft_wrap=True)
+        if node.uri:
+            console.print(Text(f"{indent}{node.uri}", "dim"), soft_wrap=True)
 
 
-def _label(node: LineageNode) -> Text:
-    label = Text.assemble((node.kind.replace("_", " "), "bold"), "  ", node.id)
-    if node.digest:
-        label.append(f"  {node.digest[:19]}", "cyan")
-    if node.uri:
-        label.append(f"\n{node.uri}", "dim")
-    return label
+def _short(identifier: str) -> str:
+    """Cut hashes to twelve digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", identifier)

@@ -7,7 +7,7 @@ once each.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -34,6 +34,23 @@ class RunView(Protocol):
         """Show `run` as it is now."""
 
 
+class ExecutorFilter:
+    """Leaves out what KFP's own executor prints around a component: its input and its paths."""
+
+    def __init__(self) -> None:
+        self._in_document = False
+
+    def filter(self, lines: Iterable[str]) -> Iterator[str]:
+        """The lines that the component printed."""
+        for line in lines:
+            if self._in_document:
+                self._in_document = line != "}"
+            elif line.startswith("[KFP Executor") and " INFO]: " in line:
+                self._in_document = line.endswith("Got executor_input:")
+            elif line.strip():
+                yield line
+
+
 class StepLogs:
     """The last lines of a run's running steps, read through the Kubernetes API."""
 
@@ -43,6 +60,7 @@ class StepLogs:
         self._core = CoreV1Api(kubernetes)
         self._namespace = namespace
         self._shown: dict[str, int] = {}
+        self._quiet: dict[str, ExecutorFilter] = {}
 
     def read_new(self, run_id: str) -> list[tuple[str, str]]:
         """(task, line) pairs that were printed since the last call."""
@@ -56,7 +74,8 @@ class StepLogs:
             seen = self._shown.get(name, 0)
             if len(complete) > seen:
                 self._shown[name] = len(complete)
-                lines += [(task, line) for line in complete[seen:].splitlines() if line.strip()]
+                quiet = self._quiet.setdefault(name, ExecutorFilter())
+                lines += [(task, line) for line in quiet.filter(complete[seen:].splitlines())]
         return lines
 
     def _list_pods(self, run_id: str) -> list[Any]:
@@ -95,10 +114,10 @@ class LineView:
         for task, line in self._logs.read_new(run.run_id):
             self._console.print(Text(f"  [{task}] {line}"), soft_wrap=True)
         for task in run.tasks:
-            if self._states.get(task.name) is not task.state:
+            if not task.is_group and self._states.get(task.name) is not task.state:
                 self._states[task.name] = task.state
-                seconds = f" ({task.seconds:.1f} s)" if task.seconds is not None else ""
-                self._console.print(f"{task.name}: {task.state}{seconds}", soft_wrap=True)
+                seconds = f" ({_seconds(task)} s)" if task.state.is_final else ""
+                self._console.print(f"{task.name}: {describe_state(task)}{seconds}", soft_wrap=True)
 
 
 class TableView:
@@ -123,12 +142,14 @@ def render_tasks(run: Run, *, last_lines: dict[str, str] | None = None) -> Table
             column, no_wrap=column != "", justify="right" if column == "SECONDS" else "left"
         )
     for task in run.tasks:
-        note = task.error or ""
+        if task.is_group:
+            continue
+        note = last_line(task.error)
         if not note and not task.state.is_final and last_lines:
             note = last_lines.get(task.name, "")
         table.add_row(
             task.name,
-            Text(task.state, style=COLORS.get(task.state, "")),
+            Text(describe_state(task), style=COLORS.get(task.state, "")),
             _seconds(task),
             Text(note, overflow="ellipsis"),
         )
@@ -143,6 +164,16 @@ def following(console: Console, logs: StepLogs) -> Iterator[RunView]:
         return
     with Live(console=console, refresh_per_second=8) as live:
         yield TableView(live, logs)
+
+
+def last_line(text: str) -> str:
+    """The last line of an error, which in Python says what it was."""
+    return text.strip().rsplit("\n", 1)[-1]
+
+
+def describe_state(task: Task) -> str:
+    """The state in a word; KFP has none for a task that was never reached."""
+    return "not run" if task.state is RunState.UNSPECIFIED else str(task.state)
 
 
 def _seconds(task: Task) -> str:

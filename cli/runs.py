@@ -148,13 +148,16 @@ def follow(session: Session, client: Any, run_id: str, *, quiet: bool = False) -
 
 def report_outcome(run: Run) -> int:
     """Say how a run ended on standard error where it failed; returns the exit code."""
+    from kubeloop.cli.progress import last_line
+
     if run.state is RunState.SUCCEEDED:
         return 0
     task = run.failed_task
     where = f" in task {task.name}" if task else ""
     why = (task.error if task else "") or run.error or "no message"
+    errors.print(Text(why, "dim"), soft_wrap=True)
     errors.print(f"[red]Error:[/red] Run {run.run_id} ended {run.state}{where}:", soft_wrap=True)
-    errors.print(Text(why), soft_wrap=True)
+    errors.print(Text(f"  {last_line(why)}"), soft_wrap=True)
     errors.print(f"See `kubeloop runs {run.run_id}`.", soft_wrap=True)
     return 1
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets import Commit
+from kubeloop.katib.results import ExperimentResult
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.package import opened_package
 
@@ -97,3 +98,29 @@ def describe_model(
         ModelKey.RUN_ID: config.run_id,
         "labels": list(labels),
     }
+
+
+def describe_search(result: ExperimentResult) -> dict[str, Any]:
+    """Metadata of a trials table."""
+    best = result.require_best()
+    return {
+        TrialsKey.EXPERIMENT: f"{result.namespace}/{result.name}",
+        TrialsKey.TRIAL: best.name,
+        TrialsKey.TRIAL_DIGEST: digest_of([best.name, dict(best.parameters), best.objective]),
+        TrialsKey.PARAMETERS: dict(best.parameters),
+        "num_trials": len(result.trials),
+    }
+
+
+def render_trials(result: ExperimentResult) -> list[dict[str, Any]]:
+    """The trials as JSON, in the order in which they were suggested."""
+    return [
+        {
+            "name": trial.name,
+            "status": trial.status,
+            "parameters": dict(trial.parameters),
+            "objective": trial.objective,
+            "metrics": dict(trial.metrics),
+        }
+        for trial in result.trials
+    ]

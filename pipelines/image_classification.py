@@ -19,7 +19,7 @@ SEARCH_SPACE = {
 }
 """What the image program is tuned over, unless the run says otherwise."""
 
-HYPERPARAMETERS = {"model": "shufflenet_v2_x0_5", "image_size": 32, "batch_size": 64}
+HYPERPARAMETERS = {"architecture": "shufflenet_v2_x0_5", "batch_size": 64}
 """What it is given besides."""
 
 

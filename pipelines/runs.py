@@ -55,6 +55,8 @@ class Task:
     start_time: datetime | None = None
     end_time: datetime | None = None
     error: str = ""
+    is_group: bool = False
+    """Whether it stands for other tasks: the pipeline itself, a condition, a loop."""
 
     @property
     def seconds(self) -> float | None:
@@ -80,7 +82,7 @@ class Run:
     @property
     def failed_task(self) -> Task | None:
         """The task that failed first."""
-        failed = [task for task in self.tasks if task.state is RunState.FAILED]
+        failed = [t for t in self.tasks if t.state is RunState.FAILED and not t.is_group]
         return min(failed, key=lambda task: (task.end_time is None, task.end_time), default=None)
 
 
@@ -213,6 +215,7 @@ def _parse_task(raw: Any) -> Task:  # Any: kfp_server_api's V2beta1PipelineTaskD
         start_time=raw.start_time,
         end_time=raw.end_time if raw.end_time and raw.end_time.year > 1970 else None,
         error=raw.error.message or "" if raw.error else "",
+        is_group=bool(raw.child_tasks),
     )
 
 

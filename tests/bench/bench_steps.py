@@ -1,7 +1,5 @@
 """Overhead of a pipeline step: a chain of eight additions, here and under kfp.local."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import statistics

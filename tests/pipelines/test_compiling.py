@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from kubeloop.pipelines.compiling import compile_all
+from kubeloop.pipelines.packages import COMPILED
+
+pytestmark = pytest.mark.pinned
+
+
+def load(path: Path) -> list[object]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def test_compiled_pipelines_equal_their_source(tmp_path: Path) -> None:
+    written = compile_all(tmp_path)
+    assert sorted(p.name for p in written) == sorted(p.name for p in COMPILED.glob("*.yaml"))
+    for path in written:
+        assert load(path) == load(COMPILED / path.name), f"{path.name} is stale: run `make compile`"
+
+
+def test_compiled_pipelines_hold_no_secret_and_no_local_path() -> None:
+    for path in COMPILED.glob("*.yaml"):
+        text = path.read_text()
+        assert "/home/" not in text
+        assert "/work/" not in text
+        assert "secretName: kubeloop-object-store" in text
