@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -48,7 +49,10 @@ NamespaceOption = Annotated[
 ]
 
 DEFAULT_STATE = Path("~/.kubeloop")
-console = Console(highlight=False)
+_WIDE = None if sys.stdout.isatty() else 240
+"""Files and pipes take whole lines."""
+
+console = Console(highlight=False, width=_WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
