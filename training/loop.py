@@ -24,11 +24,13 @@ from kubeloop.errors import InputError, KubeloopError, PermanentError
 from kubeloop.training import distributed
 from kubeloop.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from kubeloop.training.distributed import World
+from kubeloop.training.normalization import refresh_statistics
 from torch import Tensor, nn
 from torch.nn import functional
 
 _EVALUATION_BATCH = 256
 _WARM_UP = 0.3
+_NUM_STATISTICS_BATCHES = 4
 
 
 class StoppedError(KubeloopError):
@@ -189,11 +191,11 @@ class TrainingLoop:
             rows = order[step * self._batch_size : (step + 1) * self._batch_size]
             self._epoch_loss += self._step(rows)
             self._num_steps += 1
-            if self._stop.is_set:
-                self._save()
-                raise StoppedError(f"Stopped after {self._num_steps} steps, as asked by SIGTERM.")
+            if step + 1 < self._steps_per_epoch:
+                self._stop_if_asked(is_saved=False)
         seconds = time.monotonic() - started
         train_loss = self._close_epoch(epoch)
+        self._refresh_statistics(epoch, order)
         scores = self.evaluate()
         rate = (self._steps_per_epoch - first_step) * self._batch_size * self._world.size / seconds
         self._print(
@@ -201,7 +203,14 @@ class TrainingLoop:
             f" val_accuracy={scores.accuracy:.6f} examples_per_second={rate:.1f}"
         )
         self._save()
+        self._stop_if_asked(is_saved=True)
         return scores
+
+    def _stop_if_asked(self, *, is_saved: bool) -> None:
+        if self._stop.is_set:
+            if not is_saved:
+                self._save()
+            raise StoppedError(f"Stopped after {self._num_steps} steps, as asked by SIGTERM.")
 
     def _step(self, rows: Tensor) -> Tensor:
         """Take one step of the optimizer and return the batch's loss."""
@@ -237,8 +246,17 @@ class TrainingLoop:
                 f" (now {self._config.learning_rate!r})."
             )
         self._epoch_loss.zero_()
-        distributed.average_buffers(self._module, self._world)
         return mean
+
+    def _refresh_statistics(self, epoch: int, order: Tensor) -> None:
+        """Fit batch statistics to the weights, from a few batches of each process."""
+        torch.manual_seed(self._seed_of("statistics", epoch))
+        generator = torch.Generator().manual_seed(self._seed_of("statistics", epoch))
+        batches = torch.split(order, self._batch_size)[:_NUM_STATISTICS_BATCHES]
+        refresh_statistics(
+            self._module, (self._train.fetch(rows, generator)[0] for rows in batches)
+        )
+        distributed.average_buffers(self._module, self._world)
 
     def evaluate(self) -> Scores:
         """Score the model on the validation data, each process on its share."""

@@ -1,0 +1,235 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kubeloop.datasets.stores import FileStore
+from kubeloop.errors import InputError, PermanentError
+from kubeloop.training.distributed import World, read_world
+from kubeloop.training.loop import (
+    LoopConfig,
+    Scores,
+    StoppedError,
+    StopSignal,
+    TrainingLoop,
+)
+from kubeloop.training.runs import parse_metrics
+from torch import Tensor, nn
+
+CONFIG = LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=3)
+
+
+class Blobs:
+    """Two clouds of points; a generator moves them a little."""
+
+    def __init__(self, count: int, *, scale: float = 1.0) -> None:
+        generator = torch.Generator().manual_seed(count)
+        self.labels = torch.arange(count) % 2
+        centres = torch.stack([self.labels, 1 - self.labels], dim=1) * 2.0
+        self.points = (centres + torch.randn(count, 2, generator=generator) * 0.3) * scale
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        points = self.points[rows]
+        if generator is not None:
+            points = points + torch.randn(points.shape, generator=generator) * 0.1
+        return points, self.labels[rows]
+
+
+def build_module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(2, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 2)
+    )
+
+
+def build_loop(
+    module: nn.Module,
+    lines: list[str],
+    *,
+    config: LoopConfig = CONFIG,
+    report: Callable[[str], None] | None = None,
+    train: Blobs | None = None,
+    **settings: Any,
+) -> TrainingLoop:
+    return TrainingLoop(
+        module,
+        config,
+        world=World(),
+        train=train or Blobs(50),
+        validation=Blobs(21),
+        report=report or lines.append,
+        **settings,
+    )
+
+
+def losses(lines: list[str]) -> list[float]:
+    return [metrics["train_loss"] for line in lines if (metrics := parse_metrics(line))]
+
+
+def test_training_learns() -> None:
+    lines: list[str] = []
+
+    scores = build_loop(build_module(), lines, config=LoopConfig(epochs=15, batch_size=8)).run()
+
+    assert scores.accuracy == 1.0
+    assert losses(lines)[-1] < losses(lines)[0]
+
+
+def test_each_epoch_prints_one_line_of_metrics() -> None:
+    lines: list[str] = []
+
+    scores = build_loop(build_module(), lines).run()
+
+    metrics = [parse_metrics(line) for line in lines]
+    assert [entry["epoch"] for entry in metrics] == [1, 2, 3, 4]
+    assert metrics[-1].keys() == {
+        *("epoch", "train_loss", "val_loss", "val_accuracy", "examples_per_second")
+    }
+    assert metrics[-1]["val_accuracy"] == pytest.approx(scores.accuracy, abs=1e-6)
+    assert metrics[-1]["val_loss"] == pytest.approx(scores.loss, abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    runs: list[list[float]] = []
+    weights: list[Tensor] = []
+    for config in (CONFIG, CONFIG, LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=4)):
+        lines: list[str] = []
+        module = build_module()
+        build_loop(module, lines, config=config).run()
+        runs.append(losses(lines))
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+
+    assert runs[0] == runs[1]
+    assert torch.equal(weights[0], weights[1])
+    assert runs[0] != runs[2]
+
+
+class StopAfter(StopSignal):
+    """Asks to stop after some questions."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._left = num_steps
+
+    @property
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    @is_set.setter
+    def is_set(self, value: bool) -> None:
+        pass
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 5, 6, 11, 23])
+def test_a_stopped_run_resumes_bit_by_bit(tmp_path: Path, num_steps: int) -> None:
+    whole_lines: list[str] = []
+    whole = build_module()
+    build_loop(whole, whole_lines).run()
+
+    store = FileStore(tmp_path / "checkpoints")
+    lines: list[str] = []
+    with pytest.raises(StoppedError, match=f"Stopped after {num_steps + 1} steps"):
+        build_loop(build_module(), lines, checkpoints=store, stop=StopAfter(num_steps)).run()
+    resumed = build_module()
+    torch.manual_seed(99)
+    build_loop(resumed, lines, checkpoints=store).run()
+
+    assert losses(lines) == losses(whole_lines)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_model_is_scored_with_statistics_that_fit_its_weights() -> None:
+    module = build_module()
+    lines: list[str] = []
+    build_loop(module, lines, config=LoopConfig(learning_rate=0.5, epochs=2, batch_size=10)).run()
+    norm = module[1]  # type: ignore[index]  # a Sequential
+    inputs = Blobs(50).points
+
+    module.eval()
+    with torch.inference_mode():
+        hidden = module[0](inputs)  # type: ignore[index]  # a Sequential
+
+    assert torch.allclose(norm.running_mean, hidden.mean(0), atol=0.5)
+    assert norm.momentum == 0.1
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "checkpoints")
+    module = build_module()
+    scores = build_loop(module, [], checkpoints=store).run()
+
+    lines: list[str] = []
+    again: Scores = build_loop(build_module(), lines, checkpoints=store).run()
+
+    assert again == scores
+    assert losses(lines) == []
+
+
+def test_a_checkpoint_of_other_hyperparameters_is_refused(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "checkpoints")
+    build_loop(build_module(), [], checkpoints=store).run()
+
+    with pytest.raises(InputError, match="from a run with batch_size 8, not 16"):
+        build_loop(
+            build_module(),
+            [],
+            config=LoopConfig(learning_rate=0.02, batch_size=16, epochs=4, seed=3),
+            checkpoints=store,
+        ).run()
+    with pytest.raises(InputError, match="dataset_version_hash None, not 'b'"):
+        build_loop(
+            build_module(), [], checkpoints=store, identity={"dataset_version_hash": "b"}
+        ).run()
+
+
+def test_a_diverging_run_ends_with_a_clear_error(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "checkpoints")
+    broken = Blobs(50)
+    broken.points[7] = float("nan")
+
+    with pytest.raises(PermanentError, match=r"diverged in epoch 1: .* lower learning_rate"):
+        build_loop(build_module(), [], train=broken, checkpoints=store).run()
+    assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 8, 9])
+def test_few_examples_are_trained_on_too(count: int) -> None:
+    lines: list[str] = []
+
+    build_loop(build_module(), lines, train=Blobs(count), config=LoopConfig(epochs=1)).run()
+
+    assert len(losses(lines)) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0\.0 to 10\.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"learning_rate": float("inf")}, "learning_rate must be"),
+        ({"batch_size": 0}, "batch_size must be from 1"),
+        ({"epochs": 0}, "epochs must be from 1"),
+        ({"weight_decay": -0.1}, r"weight_decay must be from 0\.0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be from 0\.0 to 0\.9"),
+        ({"seed": -1}, "seed must be from 0"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LoopConfig(**values)
+
+
+def test_the_world_is_read_from_the_environment() -> None:
+    assert read_world({}) == World(rank=0, size=1, local_rank=0)
+    assert read_world({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == World(
+        rank=2, size=4, local_rank=1
+    )
+    with pytest.raises(InputError, match="must be below WORLD_SIZE"):
+        read_world({"RANK": "4", "WORLD_SIZE": "4"})
+    with pytest.raises(InputError, match="whole numbers"):
+        read_world({"RANK": "x"})
