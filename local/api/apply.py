@@ -65,7 +65,7 @@ def apply_configuration(resource: Resource, live: Manifest, request: ApplyReques
     }
     _settle_conflicts(resource, live, stated, owned, request=request)
     kept = set(stated).union(*owned.values())
-    for path in sorted(before - kept, key=len, reverse=True):
+    for path in sorted(before - kept, key=lambda path: path[-1] != "."):  # whole entries first
         _remove(live, path)
     merged: Manifest = _merge(live, request.configuration, keyed=keyed)
     owned[request.manager] = set(stated)
@@ -150,7 +150,7 @@ def _leaves(
     for field, inner in value.items():
         here = (*path, f"f:{field}")
         key = _list_key(field, inner, keyed=keyed, parent=parent)
-        if isinstance(inner, dict) and inner:
+        if isinstance(inner, dict):  # an empty one states nothing
             yield from _leaves(inner, keyed=keyed, path=here, parent=field)
         elif key is not None:
             for item in inner:

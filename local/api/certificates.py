@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -58,7 +59,7 @@ def _is_usable(files: Certificate, now: datetime) -> bool:
         leaf = x509.load_pem_x509_certificate(files.chain.read_bytes())
         key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
         leaf.verify_directly_issued_by(authority)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, InvalidSignature):
         return False
     return key.public_key() == leaf.public_key() and leaf.not_valid_after_utc > now + _RENEW_BEFORE
 

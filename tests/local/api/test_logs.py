@@ -1,0 +1,106 @@
+"""Parts of logs, and logs that go on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubeloop.errors import ApiError
+from kubeloop.local.api.logs import LogOptions, PodLogs, choose_container
+
+RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+
+
+def build_pod(*, restarts: int = 0, state: dict[str, Any] | None = None) -> dict[str, Any]:
+    entry = {"name": "main", "restartCount": restarts, "state": RUNNING if state is None else state}
+    return {
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {"containers": [{"name": "main"}]},
+        "status": {"containerStatuses": [entry]},
+    }
+
+
+def write(folder: Path, text: str, *, restart: int = 0) -> Path:
+    path = folder / "u" / "logs" / "main" / f"{restart}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "num_lines", "expected"),
+    [
+        ("a\nb\nc\n", 2, "b\nc\n"),
+        ("a\nb\nc", 2, "b\nc"),
+        ("a\nb\n", 9, "a\nb\n"),
+        ("a\nb\n", 0, ""),
+        ("", 3, ""),
+        ("\n\n\n", 2, "\n\n"),
+        ("x" * 200_000 + "\nlast\n", 1, "last\n"),
+        ("first\n" + "x" * 200_000 + "\n", 1, "x" * 200_000 + "\n"),
+        ("a\n" * 100_000, 99_999, "a\n" * 99_999),
+    ],
+)
+def test_tails_are_whole_lines(tmp_path: Path, text: str, num_lines: int, expected: str) -> None:
+    write(tmp_path, text)
+    read = PodLogs(tmp_path).read(build_pod(), LogOptions(tail_lines=num_lines))
+    assert read.decode() == expected
+
+
+def test_a_limit_cuts_after_so_many_bytes(tmp_path: Path) -> None:
+    write(tmp_path, "a\nbcd\n")
+    logs = PodLogs(tmp_path)
+    assert logs.read(build_pod(), LogOptions(limit_bytes=3)) == b"a\nb"
+    assert logs.read(build_pod(), LogOptions(limit_bytes=2, tail_lines=1)) == b"bc"
+
+
+def test_the_log_before_a_restart_is_the_previous_one(tmp_path: Path) -> None:
+    write(tmp_path, "first\n")
+    write(tmp_path, "second\n", restart=1)
+    logs = PodLogs(tmp_path)
+    assert logs.read(build_pod(restarts=1), LogOptions()) == b"second\n"
+    assert logs.read(build_pod(restarts=1), LogOptions(previous=True)) == b"first\n"
+    with pytest.raises(ApiError, match='previous terminated container "main" in pod "p" not found'):
+        logs.read(build_pod(), LogOptions(previous=True))
+
+
+def test_a_container_that_has_written_nothing_has_an_empty_log(tmp_path: Path) -> None:
+    assert PodLogs(tmp_path).read(build_pod(), LogOptions()) == b""
+
+
+def test_a_container_that_waits_says_why(tmp_path: Path) -> None:
+    pod = build_pod(state={"waiting": {"reason": "PodInitializing"}})
+    with pytest.raises(ApiError, match='"main" in pod "p" is waiting to start: PodInitializing'):
+        PodLogs(tmp_path).read(pod, LogOptions())
+
+
+def test_one_of_several_containers_must_be_named() -> None:
+    pod = build_pod()
+    pod["spec"]["containers"].append({"name": "side"})
+    with pytest.raises(
+        ApiError, match=r"must be specified for pod p, choose one of: \[main side\]"
+    ):
+        choose_container(pod, "")
+    pod["metadata"]["annotations"] = {"kubectl.kubernetes.io/default-container": "side"}
+    assert choose_container(pod, "") == "side"
+
+
+def test_a_followed_log_ends_with_the_last_words(tmp_path: Path) -> None:
+    path = write(tmp_path, "one\n")
+    over = False
+
+    async def main() -> bytes:
+        nonlocal over
+        text = b""
+        follower = PodLogs(tmp_path).follow(build_pod(), LogOptions(), is_over=lambda: over)
+        async for chunk in follower:
+            text += chunk
+            if text == b"one\n":
+                with path.open("a") as file:
+                    file.write("two\n")
+                over = True
+        return text
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == b"one\ntwo\n"
