@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import typer
 from kubeloop.cli import demo, endpoints, lineage, plane, runs
 from kubeloop.cli.options import errors
 from kubeloop.errors import InputError, KubeloopError
 
-_UsageError = typer.BadParameter.__base__ or typer.BadParameter
-"""Wrong arguments; typer brings a click of its own or uses the one that is installed."""
+_UsageError: Any = typer.BadParameter.__base__
+"""Wrong arguments. Any: typer's own copy of click's class, or click's, by typer's version."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +47,7 @@ def run(arguments: list[str] | None = None) -> int:
         return 130
     except _UsageError as error:
         error.show()
-        return error.exit_code
+        return int(error.exit_code)
     return code if isinstance(code, int) else 0
 
 

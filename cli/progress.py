@@ -111,8 +111,8 @@ class LineView:
 
     def show(self, run: Run) -> None:
         """Print what is new."""
-        for task, line in self._logs.read_new(run.run_id):
-            self._console.print(Text(f"  [{task}] {line}"), soft_wrap=True)
+        for step, line in self._logs.read_new(run.run_id):
+            self._console.print(Text(f"  [{step}] {line}"), soft_wrap=True)
         for task in run.tasks:
             if not task.is_group and self._states.get(task.name) is not task.state:
                 self._states[task.name] = task.state

@@ -6,12 +6,13 @@ import pytest
 import yaml
 from kubeloop.kserve.runtime import build_serving_runtime
 
+Manifests = dict[str, dict[str, Any]]
 ROOT = Path(__file__).parents[1]
 COMPONENT_KINDS = {"pytorchjobs", "experiments", "inferenceservices"}
 
 
 @pytest.fixture(scope="module")
-def manifests() -> dict[str, dict[str, Any]]:
+def manifests() -> Manifests:
     kubectl = subprocess.run(
         ["kubectl", "kustomize", str(ROOT / "manifests" / "base")],
         capture_output=True,
@@ -22,7 +23,7 @@ def manifests() -> dict[str, dict[str, Any]]:
 
 
 def test_base_builds_with_kubectl_and_holds_what_a_namespace_needs(
-    manifests: dict[str, dict[str, Any]],
+    manifests: Manifests,
 ) -> None:
     assert set(manifests) == {
         "ServiceAccount",
@@ -34,7 +35,7 @@ def test_base_builds_with_kubectl_and_holds_what_a_namespace_needs(
 
 
 def test_role_allows_creating_the_kinds_of_the_components_and_no_wildcard(
-    manifests: dict[str, dict[str, Any]],
+    manifests: Manifests,
 ) -> None:
     rules = manifests["Role"]["rules"]
     creatable = {r for rule in rules if "create" in rule["verbs"] for r in rule["resources"]}
@@ -43,7 +44,9 @@ def test_role_allows_creating_the_kinds_of_the_components_and_no_wildcard(
     assert not any("secrets" in rule["resources"] for rule in rules)
 
 
-def test_role_binding_binds_the_role_to_the_service_account(manifests: dict[str, dict[str, Any]]) -> None:
+def test_role_binding_binds_the_role_to_the_service_account(
+    manifests: Manifests,
+) -> None:
     binding = manifests["RoleBinding"]
     assert binding["roleRef"]["name"] == manifests["Role"]["metadata"]["name"]
     subjects = {subject["name"] for subject in binding["subjects"]}
@@ -51,7 +54,7 @@ def test_role_binding_binds_the_role_to_the_service_account(manifests: dict[str,
 
 
 def test_secret_template_names_every_variable_that_the_steps_read(
-    manifests: dict[str, dict[str, Any]],
+    manifests: Manifests,
 ) -> None:
     from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 

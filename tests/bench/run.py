@@ -1,4 +1,4 @@
-"""Run every benchmark of this folder, one after the other, in this Python; `make bench` calls it."""
+"""Run every benchmark of this folder in this Python, one after the other."""
 
 from __future__ import annotations
 
