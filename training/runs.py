@@ -318,12 +318,12 @@ class _Run:
         kind = labels[constants.REPLICA_TYPE_LABEL]
         index = int(labels[constants.REPLICA_INDEX_LABEL])
         rank = index if kind == constants.REPLICA_TYPE_MASTER.lower() else index + 1
-        log = self._read_log(replica_type=kind, replica_index=index).get(pod.metadata.name, "")
-        tail = "\n".join(log.splitlines()[-_NUM_TAIL_LINES:]) or "(nothing)"
+        logs = self._read_log(is_master=False, replica_type=kind, replica_index=index)
+        lines = logs.get(pod.metadata.name, "").splitlines() or ["(nothing)"]
         reason = f" ({end.reason})" if end.reason and end.reason != "Error" else ""
         return (
             f" Rank {rank}, pod {pod.metadata.name}, exited with code {end.exit_code}{reason};"
-            f" the last lines of its log:\n{tail}"
+            " the last lines of its log:\n" + "\n".join(lines[-_NUM_TAIL_LINES:])
         )
 
 

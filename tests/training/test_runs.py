@@ -1,0 +1,351 @@
+import asyncio
+import os
+import signal
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubeflow.training import TrainingClient
+from kubeloop.errors import InputError, PermanentError, TransientError
+from kubeloop.local.api.memory import MemoryClient
+from kubeloop.local.kubelet.kubelet import Kubelet
+from kubeloop.local.kubelet.node import KubeletConfig
+from kubeloop.local.kubelet.warm_parent import WarmConfig
+from kubeloop.local.operators.controller import Controller
+from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.servers import running_api
+from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+from kubeloop.training.runs import (
+    TrainingRun,
+    WatchConfig,
+    _interrupted_by_sigterm,
+    parse_metrics,
+    run_training_job,
+)
+
+DEADLINE_SECONDS = 60
+EPOCHS = "for e in (1, 2): print(f'epoch={e} train_loss={1 / e} val_accuracy=0.5', flush=True)"
+FOREVER = "print('started', flush=True)\nimport time\ntime.sleep(600)"
+
+
+@dataclass
+class Cluster:
+    """The official client of a small cluster that runs PyTorchJobs as processes."""
+
+    client: TrainingClient
+    folder: Path
+    log: list[str] = field(default_factory=list)
+
+    def build(self, code: str, **settings: Any) -> TrainingJobConfig:
+        return TrainingJobConfig(
+            **{
+                "name": "job",
+                "command": ("python", "-c", code),
+                "cpu": "100m",
+                "memory": "64Mi",
+                "env_secrets": (),
+                **settings,
+            }
+        )
+
+    def run(self, config: TrainingJobConfig, **options: Any) -> TrainingRun:
+        watch = WatchConfig(**{"poll_seconds": 0.05, **options.pop("watch", {})})
+        return run_training_job(
+            PyTorchJobBuilder().build(config),
+            **{"client": self.client, "watch": watch, "on_log": self.log.append, **options},
+        )
+
+    def create(self, config: TrainingJobConfig) -> None:
+        self.client.create_job(PyTorchJobBuilder().build(config))
+
+    def pods(self) -> dict[str, str]:
+        return {pod.metadata.name: pod.metadata.uid for pod in self.client.get_job_pods("job")}
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        import time
+
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "the condition never held"
+            time.sleep(0.02)
+
+    def has_job(self) -> bool:
+        return bool(self.client.list_jobs())
+
+
+def close_connections(client: TrainingClient) -> None:
+    pools = client.core_api.api_client.rest_client.pool_manager.pools
+    for key in pools.keys():  # noqa: SIM118  # not a mapping that can be iterated
+        pools[key].close()
+
+
+@asynccontextmanager
+async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
+    async with running_api(folder) as running:
+        client = MemoryClient(running.api)
+        config = KubeletConfig(warm=WarmConfig(layers=()))
+        async with Kubelet(client, state=folder, config=config):
+            controller = asyncio.create_task(Controller(client, PyTorchJobReconciler(client)).run())
+            training = TrainingClient(config_file=str(running.kubeconfig), namespace="default")
+            try:
+                yield Cluster(client=training, folder=folder)
+            finally:
+                close_connections(training)
+                controller.cancel()
+                await asyncio.gather(controller, return_exceptions=True)
+
+
+@pytest.fixture
+def on_cluster(tmp_path: Path) -> Callable[[Callable[[Cluster], None]], None]:
+    """Run the blocking client of a test in a thread beside the cluster."""
+
+    def play(test: Callable[[Cluster], None]) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(DEADLINE_SECONDS), running_cluster(tmp_path) as cluster:
+                await asyncio.to_thread(test, cluster)
+
+        with warnings.catch_warnings():
+            # The official client leaves connections to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            asyncio.run(main())
+
+    return play
+
+
+OnCluster = Callable[[Callable[[Cluster], None]], None]
+
+
+def test_a_job_runs_to_its_end_with_log_and_metrics(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        seen: list[Any] = []
+
+        run = cluster.run(cluster.build(EPOCHS + "\nprint('done', end='')"), on_metrics=seen.append)
+
+        assert [line for line in cluster.log if "epoch" in line or line == "done"] == [
+            "epoch=1 train_loss=1.0 val_accuracy=0.5",
+            "epoch=2 train_loss=0.5 val_accuracy=0.5",
+            "done",
+        ]
+        assert seen == list(run.metrics)
+        assert run.final_metrics == {"epoch": 2.0, "train_loss": 0.5, "val_accuracy": 0.5}
+        assert (run.name, run.namespace, run.num_restarts) == ("job", "default", 0)
+
+    on_cluster(test)
+
+
+def test_lines_arrive_while_the_job_runs(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        gate = cluster.folder / "gate"
+        code = (
+            "import pathlib, time\nprint('waiting', flush=True)\n"
+            f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+        )
+
+        def open_gate(line: str) -> None:
+            if line == "waiting":
+                gate.touch()
+
+        cluster.run(cluster.build(code), on_log=open_gate)
+
+    on_cluster(test)
+
+
+def test_a_failure_names_the_rank_and_the_end_of_its_log(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        code = (
+            "import os, sys, time\n"
+            "if os.environ['RANK'] == '0': time.sleep(600)\n"
+            "print('\\n'.join(f'line {n}' for n in range(50)))\nsys.exit('no such column')"
+        )
+
+        with pytest.raises(PermanentError) as caught:
+            cluster.run(cluster.build(code, num_workers=2))
+
+        message = str(caught.value)
+        assert "PyTorchJob default/job failed" in message
+        assert "Rank 1, pod job-worker-0, exited with code 1;" in message
+        assert message.endswith("line 48\nline 49\nno such column")
+        assert "line 20" not in message
+        assert cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_running_job_is_found_again(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        gate = cluster.folder / "gate"
+        code = (
+            "import pathlib, time\nprint('once', flush=True)\n"
+            f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+        )
+        cluster.create(cluster.build(code))
+        cluster.wait_for(lambda: bool(cluster.pods()))
+        before = cluster.pods()
+
+        cluster.run(cluster.build(code), on_log=lambda line: gate.touch())
+
+        assert cluster.pods() == before
+
+    on_cluster(test)
+
+
+def test_a_finished_job_is_not_run_again(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        first = cluster.run(cluster.build(EPOCHS))
+        before = cluster.pods()
+
+        again = cluster.run(cluster.build(EPOCHS))
+
+        assert again == first
+        assert cluster.pods() == before
+
+    on_cluster(test)
+
+
+def test_a_failed_job_is_replaced(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        marker = cluster.folder / "marker"
+        code = (
+            f"import pathlib, sys\nmarker = pathlib.Path({str(marker)!r})\n"
+            "if not marker.exists():\n    marker.touch()\n    sys.exit(1)\n" + EPOCHS
+        )
+        with pytest.raises(PermanentError):
+            cluster.run(cluster.build(code))
+
+        assert len(cluster.run(cluster.build(code)).metrics) == 2
+
+    on_cluster(test)
+
+
+def test_a_cancelled_run_deletes_its_job(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        def interrupt(line: str) -> None:
+            if line == "started":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            cluster.run(cluster.build(FOREVER), on_log=interrupt)
+
+        assert not cluster.has_job()
+        cluster.wait_for(lambda: not cluster.pods())
+
+    on_cluster(test)
+
+
+def test_sigterm_unwinds_the_stack() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as caught, _interrupted_by_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_program_that_is_killed_once_is_started_again(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        marker = cluster.folder / "marker"
+        code = (
+            f"import os, pathlib\nmarker = pathlib.Path({str(marker)!r})\n"
+            "if not marker.exists():\n    marker.touch()\n    os.kill(os.getpid(), 9)\n" + EPOCHS
+        )
+
+        run = cluster.run(cluster.build(code))
+
+        assert run.num_restarts == 1
+        assert len(run.metrics) == 2
+
+    on_cluster(test)
+
+
+def test_a_program_that_is_killed_again_and_again_is_given_up(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        code = "import os\nprint('hello', flush=True)\nos.kill(os.getpid(), 9)"
+
+        with pytest.raises(PermanentError, match="was restarted more than 2 times"):
+            cluster.run(cluster.build(code), watch={"max_restarts": 2})
+
+        assert not cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_job_that_does_not_fit_says_what_it_waits_for(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        config = cluster.build(EPOCHS, memory="100Ti")
+
+        with pytest.raises(PermanentError) as caught:
+            cluster.run(config, watch={"timeout_seconds": 1.0})
+
+        assert "did not finish in 1 seconds and was deleted" in str(caught.value)
+        assert "job-master-0 is Pending; Pod job-master-0 waits:" in str(caught.value)
+        assert len([line for line in cluster.log if "waits" in line]) == 1
+        assert not cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_job_that_is_deleted_meanwhile_is_an_error(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        def delete(line: str) -> None:
+            if line == "started":
+                cluster.client.delete_job("job")
+
+        with pytest.raises(PermanentError, match="default/job was deleted while it ran"):
+            cluster.run(cluster.build(FOREVER), on_log=delete)
+
+    on_cluster(test)
+
+
+def test_a_job_of_another_pipeline_run_is_not_taken_over(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        cluster.create(cluster.build(FOREVER, run_id="first"))
+
+        with pytest.raises(InputError, match="belongs to pipeline run 'first', not 'second'"):
+            cluster.run(cluster.build(FOREVER, run_id="second"))
+
+        assert cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_refused_job_carries_the_servers_reason(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        job = PyTorchJobBuilder().build(cluster.build(EPOCHS))
+        job.spec.pytorch_replica_specs["Master"].replicas = 2
+
+        with pytest.raises(PermanentError, match=r"Failed to create PyTorchJob .* must be 1"):
+            run_training_job(job, client=cluster.client)
+
+    on_cluster(test)
+
+
+def test_an_api_that_is_down_is_worth_another_try(on_cluster: OnCluster) -> None:
+    clients: list[Cluster] = []
+    on_cluster(clients.append)
+
+    with pytest.raises(TransientError, match="Failed to get PyTorchJob default/job"):
+        clients[0].run(clients[0].build(EPOCHS))
+
+
+@pytest.mark.parametrize(
+    ("line", "metrics"),
+    [
+        ("epoch=1 val_accuracy=0.5", {"epoch": 1.0, "val_accuracy": 0.5}),
+        ("loss = -1.5e-3, lr=+.5", {"loss": -0.0015, "lr": 0.5}),
+        ("a|b-c=3.", {"a|b-c": 3.0}),
+        ("no metrics here", {}),
+        ("loss=nan name=text", {}),
+    ],
+)
+def test_metric_lines_are_read(line: str, metrics: dict[str, float]) -> None:
+    assert parse_metrics(line) == metrics
+
+
+def test_limits_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(InputError, match="poll_seconds must be positive"):
+        WatchConfig(poll_seconds=0)
