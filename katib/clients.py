@@ -52,6 +52,15 @@ def connect(
     return KatibClient(config_file=config_file, context=context, namespace=namespace)
 
 
+def close(client: Client) -> None:
+    """Close the client's connections and threads."""
+    api_client = client.custom_api.api_client
+    pools = api_client.rest_client.pool_manager.pools
+    for key in list(pools.keys()):
+        pools[key].close()
+    api_client.close()
+
+
 @contextmanager
 def translate_errors(what: str) -> Iterator[None]:
     """Translate the client's errors; `what` completes "Failed to …".

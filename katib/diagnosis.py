@@ -57,13 +57,7 @@ def _describe(trial: TrialResult, result: ExperimentResult) -> str:
 
 
 def _explain_pods(client: Client, result: ExperimentResult) -> Iterator[str]:
-    pods = _attempt(
-        lambda: (
-            client.core_api.list_namespaced_pod(
-                result.namespace, label_selector=f"{_EXPERIMENT_LABEL}={result.name}"
-            ).items
-        )
-    )
+    pods = _attempt(lambda: list_pods(client, result.name, namespace=result.namespace))
     for pod in pods or ():
         if pod.status.phase != "Pending":
             continue
@@ -107,5 +101,5 @@ def _attempt(read: Callable[[], T]) -> T | None:
     try:
         with translate_errors("explain"):
             return read()
-    except KubeloopError:
+    except (KubeloopError, ValueError):  # the SDKs' models refuse what lacks a field
         return None

@@ -167,8 +167,15 @@ class Kubelet:
             **pod["status"],
             "phase": phase,
             "containerStatuses": [
-                {"name": c["name"], "restartCount": 0, "ready": False, "state": state}
-                for c in pod["spec"]["containers"]
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "restartCount": 0,
+                    "ready": phase == "Running",
+                    "state": state,
+                }
+                for container in pod["spec"]["containers"]
             ],
         }
         await self._client.replace_status(pod)
@@ -190,7 +197,7 @@ class Lab:
         """An object; the experiment by default."""
         return await self.client.get(resource, name, namespace=NAMESPACE)
 
-    async def list(self, resource: Resource) -> list[Manifest]:
+    async def list_all(self, resource: Resource) -> list[Manifest]:
         """All objects of a kind."""
         return (await self.client.list(resource, namespace=NAMESPACE)).items
 
@@ -229,7 +236,7 @@ class Lab:
 
     async def events(self, reason: str) -> list[Manifest]:
         """Events with a reason."""
-        return [event for event in await self.list(EVENTS) if event["reason"] == reason]
+        return [event for event in await self.list_all(EVENTS) if event["reason"] == reason]
 
     async def _version(self) -> str:
         return (await self.client.list(TRIALS, namespace=NAMESPACE)).resource_version
@@ -240,11 +247,22 @@ async def katib_lab(
     program: Program, *, folder: Path, algorithms: Algorithms = ALGORITHMS
 ) -> AsyncIterator[Lab]:
     """Everything at work, pods' logs below `folder`."""
+    async with (
+        memory_api(pods_dir=folder / "pods") as client,
+        lab_on(client, program, folder=folder, algorithms=algorithms) as lab,
+    ):
+        yield lab
+
+
+@asynccontextmanager
+async def lab_on(
+    client: Client, program: Program, *, folder: Path, algorithms: Algorithms = ALGORITHMS
+) -> AsyncIterator[Lab]:
+    """Everything at work on an API that is there; its pods' logs are in `folder`/pods."""
     with ObservationStore(folder / "metrics.db") as observations:
-        async with memory_api(pods_dir=folder / "pods") as client:
-            kubelet = Kubelet(client, program, pods_dir=folder / "pods")
-            async with at_work(client, observations, algorithms=algorithms), _running(kubelet):
-                yield Lab(client=client, observations=observations, kubelet=kubelet)
+        kubelet = Kubelet(client, program, pods_dir=folder / "pods")
+        async with at_work(client, observations, algorithms=algorithms), _running(kubelet):
+            yield Lab(client=client, observations=observations, kubelet=kubelet)
 
 
 @asynccontextmanager

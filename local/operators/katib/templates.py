@@ -91,11 +91,11 @@ def render_trial(
             f"{len(references)}"
         )
     metadata = {"name": trial_name, "namespace": namespace}
-    source = parse_manifest(text)
+    original = text
     for parameter in parameters:
         reference = parameter["reference"]
         if is_meta_reference(reference):
-            value = _read_meta(reference, source, metadata)
+            value = _read_meta(reference, original, metadata)
         elif reference in values:
             value = values[reference]
         else:
@@ -135,10 +135,11 @@ def _meta_key(reference: str) -> str | None:
     return None if match is None else match[1]
 
 
-def _read_meta(reference: str, source: Manifest, metadata: Mapping[str, str]) -> str:
+def _read_meta(reference: str, text: str, metadata: Mapping[str, str]) -> str:
     key = _meta_key(reference) or ""
     if key in ("Name", "Namespace"):
         return metadata[key.lower()]
+    source = parse_manifest(text)
     if key in ("Kind", "APIVersion"):
         return str(source.get("kind" if key == "Kind" else "apiVersion", ""))
     entry = _META_ENTRY.fullmatch(key)

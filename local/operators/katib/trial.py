@@ -30,7 +30,7 @@ from kubeloop.local.operators.controller import (
     controller_owner,
 )
 from kubeloop.local.operators.events import record_event
-from kubeloop.local.operators.katib.drafts import StatusDraft
+from kubeloop.local.operators.katib.drafts import Severity, StatusDraft
 from kubeloop.local.operators.katib.metrics import observe, require_objective
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.terms import (
@@ -173,7 +173,8 @@ class TrialReconciler(Reconciler):
         if verdict.outcome == FAILED:
             fail(draft, verdict, job_name=name)
             if words := await read_last_words(self._client, trial):
-                draft.announce("TrialPodFailed", words, severity="Warning")
+                # NB: before the status, so that who sees the trial fail can read why.
+                await self._record(trial, "TrialPodFailed", words, severity="Warning")
             return Result()
         run_has_ended = verdict.outcome == SUCCEEDED
         is_observed = await self._observe(draft, job_has_ended=run_has_ended)
@@ -210,15 +211,25 @@ class TrialReconciler(Reconciler):
         if draft.is_changed:
             await self._client.replace_status(draft.render())
         for announcement in draft.announcements:
-            await record_event(
-                self._client,
+            await self._record(
                 draft.stored,
-                type=announcement.severity,
-                reason=announcement.reason,
-                message=announcement.message,
-                component=_COMPONENT,
-                now=self._clock(),
+                announcement.reason,
+                announcement.message,
+                severity=announcement.severity,
             )
+
+    async def _record(
+        self, trial: Manifest, reason: str, message: str, *, severity: Severity = "Normal"
+    ) -> None:
+        await record_event(
+            self._client,
+            trial,
+            type=severity,
+            reason=reason,
+            message=message,
+            component=_COMPONENT,
+            now=self._clock(),
+        )
 
     async def _delete_job(self, trial: Manifest, job: Manifest) -> None:
         if is_being_deleted(job):
@@ -236,12 +247,4 @@ class TrialReconciler(Reconciler):
             )
         except NotFoundError:
             return
-        await record_event(
-            self._client,
-            trial,
-            type="Normal",
-            reason="JobDeleted",
-            message=f"Job {metadata['name']} has been deleted",
-            component=_COMPONENT,
-            now=self._clock(),
-        )
+        await self._record(trial, "JobDeleted", f"Job {metadata['name']} has been deleted")

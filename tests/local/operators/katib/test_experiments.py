@@ -61,7 +61,7 @@ def test_an_experiment_ends_when_its_trials_are_done(tmp_path: Path) -> None:
         await lab.settle()
 
         status = (await lab.get())["status"]
-        trials = await lab.list(TRIALS)
+        trials = await lab.list_all(TRIALS)
         names = {trial["metadata"]["name"] for trial in trials}
         assert types(await lab.get()) == [
             ("Created", "True"),
@@ -86,7 +86,7 @@ def test_the_optimal_trial_is_the_one_with_the_best_objective(tmp_path: Path) ->
         optimum = (await lab.wait_for("Succeeded"))["status"]["currentOptimalTrial"]
 
         best = max(
-            await lab.list(TRIALS),
+            await lab.list_all(TRIALS),
             key=lambda trial: float(trial["status"]["observation"]["metrics"][0]["latest"]),
         )
         assert optimum == {
@@ -105,7 +105,8 @@ def test_a_minimised_objective_is_best_where_it_is_least(tmp_path: Path) -> None
         optimum = (await lab.wait_for("Succeeded"))["status"]["currentOptimalTrial"]
 
         values = [
-            trial["status"]["observation"]["metrics"][0]["min"] for trial in await lab.list(TRIALS)
+            trial["status"]["observation"]["metrics"][0]["min"]
+            for trial in await lab.list_all(TRIALS)
         ]
         assert optimum["observation"]["metrics"][0]["min"] == min(values, key=float)
 
@@ -120,7 +121,7 @@ def test_no_more_trials_run_at_a_time_than_allowed(tmp_path: Path) -> None:
 
         status = (await lab.get())["status"]
         assert status["trials"] == status["trialsRunning"] == 3
-        assert len(await lab.list(PODS)) == 3
+        assert len(await lab.list_all(PODS)) == 3
         assert (await lab.get(SUGGESTIONS))["status"]["suggestionCount"] == 3
 
     play(hang, scenario, tmp_path)
@@ -220,7 +221,7 @@ def test_settings_that_the_algorithm_refuses_fail_suggestion_and_experiment(
         refusal = await lab.condition(SUGGESTIONS)
         assert (refusal["type"], refusal["reason"]) == ("Failed", "SuggestionFailed")
         assert refusal["message"].startswith("Validation failed: random_state must be")
-        assert await lab.list(TRIALS) == []
+        assert await lab.list_all(TRIALS) == []
 
     play(print_accuracy, scenario, tmp_path)
 
@@ -349,14 +350,14 @@ def test_raising_the_budget_resumes_a_finished_experiment(tmp_path: Path, policy
         await lab.submit(build_experiment(resumePolicy=policy))
         await lab.wait_for("Succeeded")
         await lab.settle()
-        before = {trial["metadata"]["name"] for trial in await lab.list(TRIALS)}
+        before = {trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)}
 
         budget = {"spec": {"maxTrialCount": 7, "parallelTrialCount": 3}}
         await lab.client.patch(EXPERIMENTS, "digits", namespace="default", body=budget)
         await wait_until(lambda: _has(lab, trialsSucceeded=7))
         await lab.wait_for("Succeeded")
 
-        after = {trial["metadata"]["name"] for trial in await lab.list(TRIALS)}
+        after = {trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)}
         assert before < after
         assert len(after) == 7
         assert types(await lab.get()) == [
@@ -396,9 +397,9 @@ def test_lowering_the_parallel_count_deletes_the_newest_trials(tmp_path: Path) -
         await lab.settle()
 
         suggestion = await lab.get(SUGGESTIONS)
-        assert [trial["metadata"]["name"] for trial in await lab.list(TRIALS)] == order[:1]
+        assert [trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)] == order[:1]
         assert suggestion["spec"]["requests"] == suggestion["status"]["suggestionCount"] == 1
-        assert len(await lab.list(PYTORCH_JOBS)) == 1
+        assert len(await lab.list_all(PYTORCH_JOBS)) == 1
 
     play(hang, scenario, tmp_path)
 
@@ -407,12 +408,12 @@ def test_a_trial_that_somebody_deletes_is_made_again(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.submit(build_experiment(parallelTrialCount=2, maxTrialCount=2))
         await wait_until(lambda: _has(lab, trialsRunning=2))
-        before = await lab.list(TRIALS)
+        before = await lab.list_all(TRIALS)
 
         await lab.client.delete(TRIALS, before[0]["metadata"]["name"], namespace="default")
 
         async def is_back() -> bool:
-            uids = {trial["metadata"]["uid"] for trial in await lab.list(TRIALS)}
+            uids = {trial["metadata"]["uid"] for trial in await lab.list_all(TRIALS)}
             return len(uids) == 2 and before[0]["metadata"]["uid"] not in uids
 
         await wait_until(is_back)
@@ -429,7 +430,7 @@ def test_deleting_an_experiment_leaves_nothing_behind(tmp_path: Path) -> None:
 
         async def is_empty() -> bool:
             kinds = (EXPERIMENTS, SUGGESTIONS, TRIALS, PYTORCH_JOBS, PODS)
-            return not any([await lab.list(kind) for kind in kinds])
+            return not any([await lab.list_all(kind) for kind in kinds])
 
         await wait_until(is_empty)
 
@@ -444,7 +445,7 @@ def test_an_experiment_of_a_deleted_ones_name_starts_anew(tmp_path: Path) -> Non
             await lab.client.delete(EXPERIMENTS, "digits", namespace="default")
 
             async def is_gone() -> bool:
-                return not await lab.list(EXPERIMENTS)
+                return not await lab.list_all(EXPERIMENTS)
 
             await wait_until(is_gone)
             assert created["metadata"]["uid"]

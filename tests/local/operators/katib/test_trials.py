@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubeloop.local.api.resources import JOBS, PODS, PYTORCH_JOBS, TRIALS
@@ -30,7 +31,7 @@ def play(program: Program, scenario: Callable[[Lab], Awaitable[None]], folder: P
     asyncio.run(run())
 
 
-def run_one(program: Program, folder: Path, **spec: object) -> tuple[Manifest, Lab]:
+def run_one(program: Program, folder: Path, **spec: Any) -> tuple[Manifest, Lab]:
     """The only trial of an experiment, after its end."""
     result: list[tuple[Manifest, Lab]] = []
 
@@ -42,7 +43,7 @@ def run_one(program: Program, folder: Path, **spec: object) -> tuple[Manifest, L
 
         await wait_until(is_over)
         await lab.settle()
-        (trial,) = await lab.list(TRIALS)
+        (trial,) = await lab.list_all(TRIALS)
         result.append((trial, lab))
 
     play(program, scenario, folder)
@@ -105,7 +106,7 @@ def test_events_tell_a_trials_story(tmp_path: Path) -> None:
         await lab.submit(build_experiment(parallelTrialCount=1, maxTrialCount=1))
         await lab.wait_for("Succeeded")
         await lab.settle()
-        (trial,) = await lab.list(TRIALS)
+        (trial,) = await lab.list_all(TRIALS)
         name = trial["metadata"]["name"]
         for reason, message in (
             ("JobCreated", f"Job {name} has been created"),
@@ -129,9 +130,9 @@ def test_a_completed_trials_job_is_deleted(tmp_path: Path) -> None:
         await lab.wait_for("Succeeded")
         await lab.settle()
 
-        assert await lab.list(PYTORCH_JOBS) == []
-        assert await lab.list(PODS) == []
-        assert len(await lab.list(TRIALS)) == 4
+        assert await lab.list_all(PYTORCH_JOBS) == []
+        assert await lab.list_all(PODS) == []
+        assert len(await lab.list_all(TRIALS)) == 4
 
     play(print_accuracy, scenario, tmp_path)
 
@@ -144,8 +145,8 @@ def test_a_retained_trial_keeps_its_job(tmp_path: Path) -> None:
         await lab.wait_for("Succeeded")
         await lab.settle()
 
-        jobs = {job["metadata"]["name"] for job in await lab.list(PYTORCH_JOBS)}
-        assert jobs == {trial["metadata"]["name"] for trial in await lab.list(TRIALS)}
+        jobs = {job["metadata"]["name"] for job in await lab.list_all(PYTORCH_JOBS)}
+        assert jobs == {trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)}
 
     play(print_accuracy, scenario, tmp_path)
 
@@ -154,7 +155,7 @@ def test_a_trial_that_crashes_fails_and_its_last_words_are_kept(tmp_path: Path) 
     async def scenario(lab: Lab) -> None:
         await lab.submit(build_experiment(parallelTrialCount=1, maxTrialCount=1))
         await wait_until(lambda: _has_event(lab, "TrialPodFailed"))
-        (trial,) = await lab.list(TRIALS)
+        (trial,) = await lab.list_all(TRIALS)
         (event,) = await lab.events("TrialPodFailed")
 
         name, last = trial["metadata"]["name"], last_condition(trial)
@@ -246,8 +247,8 @@ def test_a_trials_pods_are_labelled_and_know_its_name(tmp_path: Path) -> None:
         experiment["metadata"]["labels"] = {"pipeline/runid": "run-1"}
         await lab.submit(experiment)
         await wait_until(lambda: bool(lab.kubelet.num_started))
-        (pod,) = await lab.list(PODS)
-        (trial,) = await lab.list(TRIALS)
+        (pod,) = await lab.list_all(PODS)
+        (trial,) = await lab.list_all(TRIALS)
 
         name = trial["metadata"]["name"]
         labels = pod["metadata"]["labels"]
@@ -266,7 +267,7 @@ def test_the_collectors_log_is_that_of_the_primary_container(tmp_path: Path) -> 
         experiment["spec"]["trialTemplate"]["retain"] = True
         await lab.submit(experiment)
         await lab.wait_for("Succeeded")
-        (pod,) = await lab.list(PODS)
+        (pod,) = await lab.list_all(PODS)
 
         log = await lab.client.read_log(
             pod["metadata"]["name"],
@@ -307,7 +308,7 @@ def test_a_job_of_the_trials_name_that_is_not_its_own_is_left_alone(tmp_path: Pa
         trial = await lab.wait_for("Failed", resource=TRIALS, name="mine")
 
         assert "PyTorchJob mine belongs to somebody else" in last_condition(trial)["message"]
-        (left,) = await lab.list(PYTORCH_JOBS)
+        (left,) = await lab.list_all(PYTORCH_JOBS)
         assert left["metadata"]["uid"] == foreign["metadata"]["uid"]
 
     play(lambda _: None, scenario, tmp_path)
@@ -317,11 +318,11 @@ def test_a_deleted_job_is_made_again_while_the_trial_runs(tmp_path: Path) -> Non
     async def scenario(lab: Lab) -> None:
         await lab.submit(build_experiment(parallelTrialCount=1))
         await wait_until(lambda: bool(lab.kubelet.num_started))
-        (job,) = await lab.list(PYTORCH_JOBS)
+        (job,) = await lab.list_all(PYTORCH_JOBS)
         await lab.client.delete(PYTORCH_JOBS, job["metadata"]["name"], namespace="default")
 
         async def is_back() -> bool:
-            jobs = await lab.list(PYTORCH_JOBS)
+            jobs = await lab.list_all(PYTORCH_JOBS)
             return bool(jobs) and jobs[0]["metadata"]["uid"] != job["metadata"]["uid"]
 
         await wait_until(is_back)
@@ -333,7 +334,7 @@ def test_deleting_a_trial_forgets_its_metrics(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.submit(build_experiment(parallelTrialCount=1, maxTrialCount=1))
         await lab.wait_for("Succeeded")
-        (trial,) = await lab.list(TRIALS)
+        (trial,) = await lab.list_all(TRIALS)
         name = trial["metadata"]["name"]
         assert len(lab.observations.read(name)) == 1
 
@@ -379,4 +380,4 @@ def test_a_batch_job_is_a_trial_too(tmp_path: Path) -> None:
 
 
 async def _is_empty(lab: Lab) -> bool:
-    return not await lab.list(JOBS)
+    return not await lab.list_all(JOBS)
