@@ -51,8 +51,8 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path)
         for _ in range(300):
             line = writer.stdout.readline()
         writer.send_signal(signal.SIGKILL)
-        rest = writer.stdout.read().splitlines()
-    last = [line, *rest][-1].split()
+        lines = (line + writer.stdout.read()).splitlines(keepends=True)
+    last = [line for line in lines if line.endswith("\n")][-1].split()
     num_acknowledged, version = int(last[0]) + 1, int(last[1])
     with ObjectStorage(path) as storage:
         names = {stored.name for stored in storage.iterate(CONFIG_MAPS)}
