@@ -105,6 +105,7 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         proxies = await stack.enter_async_context(ServiceProxies())
         app = build_app(api, token=endpoints.token, logs=logs, proxies=proxies)
         await stack.enter_async_context(serve(app, sockets.api, certificate=certificate))
+        stack.callback(api.close)  # ends watches before the server waits for its connections
         await _bootstrap(api, client, config)
 
         gateway = Gateway(client)
