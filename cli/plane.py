@@ -74,7 +74,7 @@ def up(
     if foreground:
         run_in_foreground(folder, ports)
         return
-    endpoints = start(folder, ports)
+    endpoints, _ = start(folder, ports)
     if output is Output.JSON:
         print_json(_describe(folder, endpoints))
         return
@@ -123,7 +123,9 @@ def status(*, state: StateOption = DEFAULT_STATE, output: OutputOption = Output.
     console.print(table)
 
 
-def start(folder: StateFolder, ports: tuple[int, int, int]) -> Endpoints:
+def start(
+    folder: StateFolder, ports: tuple[int, int, int]
+) -> tuple[Endpoints, subprocess.Popen[bytes]]:
     """Start a control plane in a process of its own and wait until it answers.
 
     Raises:
@@ -161,7 +163,7 @@ def start(folder: StateFolder, ports: tuple[int, int, int]) -> Endpoints:
             )
             raise TransientError(msg)
         time.sleep(0.02)
-    return endpoints
+    return endpoints, process
 
 
 def stop(folder: StateFolder) -> bool:
@@ -188,7 +190,7 @@ def stop(folder: StateFolder) -> bool:
 def running(folder: StateFolder, ports: tuple[int, int, int]) -> Iterator[Endpoints]:
     """Use the control plane of a folder, or start one and stop it afterwards."""
     try:
-        endpoints = start(folder, ports)
+        endpoints, process = start(folder, ports)
     except AlreadyRunningError:
         found = folder.read_endpoints()
         if found is None:
@@ -199,6 +201,7 @@ def running(folder: StateFolder, ports: tuple[int, int, int]) -> Iterator[Endpoi
         yield endpoints
     finally:
         stop(folder)
+        process.wait()
 
 
 def run_in_foreground(folder: StateFolder, ports: tuple[int, int, int]) -> None:
