@@ -11,8 +11,8 @@ Manifest = dict[str, Any]  # raw JSON of one object
 
 def build_bootstrap_manifests(*, namespace: str) -> list[Manifest]:
     """The serving runtime, and the object store's credentials from this process's environment."""
+    from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
     from kubeloop.kserve.runtime import build_serving_runtime
-    from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 
     found = {name: os.environ[name] for name in OBJECT_STORE_VARIABLES if os.environ.get(name)}
     return [

@@ -33,8 +33,8 @@ def ingest_dataset(
         seed: Seed of the splits.
         store: URI of the dataset store; empty: below the pipeline root.
     """
+    from kubeloop.components.descriptions import describe_commit
     from kubeloop.components.progress import ProgressPrinter
-    from kubeloop.components.provenance import describe_commit
     from kubeloop.components.steps import open_step
     from kubeloop.datasets import IngestConfig, SplitConfig, ingest
 

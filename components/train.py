@@ -49,7 +49,7 @@ def train_model(
         timeout_seconds: Time after which the step gives up.
         store: URI of the model store; empty: below the pipeline root.
     """
-    from kubeloop.components.provenance import describe_model
+    from kubeloop.components.descriptions import describe_model
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
     from kubeloop.training.package import publish

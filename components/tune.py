@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from kfp import dsl
-
 from kubeloop.components.steps import RUNTIME_IMAGE
 
 
@@ -27,7 +26,7 @@ def tune_hyperparameters(
     memory: str = "2Gi",
     seed: int = 0,
     timeout_seconds: float = 3600.0,
-) -> NamedTuple(  # type: ignore[valid-type]  # noqa: UP014  # KFP reads the functional form
+) -> NamedTuple(  # type: ignore[valid-type]  # KFP reads the functional form
     "Outputs",
     [("best_parameters", dict), ("best_objective", float), ("best_trial", str)],
 ):
@@ -60,7 +59,7 @@ def tune_hyperparameters(
     import json
     from pathlib import Path
 
-    from kubeloop.components.provenance import describe_search, render_trials
+    from kubeloop.components.descriptions import describe_search, render_trials
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.katib.experiments import (
         ExperimentConfig,

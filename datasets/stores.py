@@ -28,6 +28,16 @@ from kubeloop.registry import Registry
 if TYPE_CHECKING:
     from minio import Minio
 
+OBJECT_STORE_SECRET = "kubeloop-object-store"  # noqa: S105 - a Secret's name, not its content
+"""Secret whose keys are the variables below; `manifests/` has a template."""
+OBJECT_STORE_VARIABLES = (
+    "S3_ENDPOINT",
+    "S3_USE_HTTPS",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_REGION",
+)
+
 
 class ObjectStore(ABC):
     """Immutable bytes under keys below one root URI.
@@ -281,15 +291,15 @@ def connect_s3(environment: Mapping[str, str]) -> Minio:
         from minio import Minio
     except ImportError as error:
         raise MissingDependencyError("s3:// needs minio: pip install 'kubeloop[s3]'.") from error
-    endpoint = environment.get("S3_ENDPOINT", "s3.amazonaws.com")
-    secure = environment.get("S3_USE_HTTPS", "1").lower() not in ("0", "false", "no")
+    endpoint = environment.get("S3_ENDPOINT") or "s3.amazonaws.com"
+    secure = (environment.get("S3_USE_HTTPS") or "1").lower() not in ("0", "false", "no")
     if "://" in endpoint:
         parts = urlsplit(endpoint)
         endpoint, secure = parts.netloc, parts.scheme == "https"
     return Minio(
         endpoint,
-        access_key=environment.get("AWS_ACCESS_KEY_ID"),
-        secret_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+        access_key=environment.get("AWS_ACCESS_KEY_ID") or None,
+        secret_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
         session_token=environment.get("AWS_SESSION_TOKEN"),
         region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
         secure=secure,

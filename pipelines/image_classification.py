@@ -11,7 +11,7 @@ from kubeloop.components.ingest import ingest_dataset
 from kubeloop.components.probe import probe_endpoint
 from kubeloop.components.train import train_model
 from kubeloop.components.tune import tune_hyperparameters
-from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
+from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 
 SEARCH_SPACE = {
     "learning_rate": {"type": "float", "min": 0.002, "max": 0.03, "log": True},

@@ -56,7 +56,7 @@ def test_role_binding_binds_the_role_to_the_service_account(
 def test_secret_template_names_every_variable_that_the_steps_read(
     manifests: Manifests,
 ) -> None:
-    from kubeloop.training.jobs import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
+    from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 
     secret = manifests["Secret"]
     assert secret["metadata"]["name"] == OBJECT_STORE_SECRET

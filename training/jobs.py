@@ -28,6 +28,7 @@ from kubeflow.training import (
 )
 from kubeflow.training.constants import constants
 from kubeloop import __version__
+from kubeloop.datasets.stores import OBJECT_STORE_SECRET
 from kubeloop.errors import InputError
 from kubeloop.registry import Registry
 from kubernetes.client import (
@@ -45,15 +46,6 @@ from kubernetes.client import (
 
 Hyperparameter = str | int | float | bool
 DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"
-OBJECT_STORE_SECRET = "kubeloop-object-store"  # noqa: S105 - a Secret's name, not its content
-OBJECT_STORE_VARIABLES = (
-    "S3_ENDPOINT",
-    "S3_USE_HTTPS",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_REGION",
-)
-"""Keys of that Secret, which are the variables that `datasets.stores` reads."""
 PROGRAMS: Registry[str] = Registry("training program")
 """Program name → module run as `python -m`."""
 PROGRAMS.register("image", "kubeloop.training.programs.image")

@@ -1,0 +1,72 @@
+"""Artifact metadata of what the components made, in the words of `provenance`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kubeloop.components.provenance import DatasetKey, ModelKey, TrialsKey, digest_of
+from kubeloop.datasets import Commit
+from kubeloop.katib.results import ExperimentResult
+from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+from kubeloop.training.package import opened_package
+
+if TYPE_CHECKING:
+    from kfp import dsl
+
+
+def describe_commit(commit: Commit) -> dict[str, Any]:
+    """Metadata of a Dataset artifact."""
+    return {
+        DatasetKey.NAME: commit.name,
+        DatasetKey.VERSION_HASH: commit.version_hash,
+        DatasetKey.SOURCE_URI: commit.source_uri,
+        DatasetKey.SOURCE_DIGEST: commit.source_digest,
+        "num_examples": commit.num_examples,
+        "num_rejected": commit.num_rejected,
+        "labels": list(commit.labels),
+    }
+
+
+def describe_model(
+    uri: str, *, config: TrainingJobConfig, dataset: dsl.Dataset, trial: str
+) -> dict[str, Any]:
+    """Metadata of a Model artifact: what is at `uri`, and what it was made from."""
+    with opened_package(uri) as package:
+        digest, labels = package.digest, package.manifest.labels
+    return {
+        ModelKey.DIGEST: f"sha256:{digest}",
+        ModelKey.JOB: f"{config.namespace}/{config.name}",
+        ModelKey.JOB_DIGEST: digest_of(PyTorchJobBuilder().render(config)["spec"]),
+        ModelKey.TRIAL: trial,
+        ModelKey.DATASET_URI: dataset.uri,
+        ModelKey.VERSION_HASH: dataset.metadata.get(DatasetKey.VERSION_HASH, ""),
+        ModelKey.HYPERPARAMETERS: dict(config.hyperparameters),
+        ModelKey.RUN_ID: config.run_id,
+        "labels": list(labels),
+    }
+
+
+def describe_search(result: ExperimentResult) -> dict[str, Any]:
+    """Metadata of a trials table."""
+    best = result.require_best()
+    return {
+        TrialsKey.EXPERIMENT: f"{result.namespace}/{result.name}",
+        TrialsKey.TRIAL: best.name,
+        TrialsKey.TRIAL_DIGEST: digest_of([best.name, dict(best.parameters), best.objective]),
+        TrialsKey.PARAMETERS: dict(best.parameters),
+        "num_trials": len(result.trials),
+    }
+
+
+def render_trials(result: ExperimentResult) -> list[dict[str, Any]]:
+    """The trials as JSON, in the order in which they were suggested."""
+    return [
+        {
+            "name": trial.name,
+            "status": trial.status,
+            "parameters": dict(trial.parameters),
+            "objective": trial.objective,
+            "metrics": dict(trial.metrics),
+        }
+        for trial in result.trials
+    ]
