@@ -237,7 +237,7 @@ class _Run:
         self._count_restarts(pods)
         if failed := _condition(job, constants.JOB_CONDITION_FAILED):
             raise PermanentError(
-                f"{self.where} failed: {failed.message}{self._describe_failure(pods)}"
+                f"{self.where} failed{self._describe_failure(pods, otherwise=failed.message)}"
             )
         for pod in pods:
             self._notice_waiting(pod)
@@ -286,7 +286,7 @@ class _Run:
         if self._num_restarts() > self.watch.max_restarts:
             raise _GivenUpError(
                 f"{self.where} was restarted more than {self.watch.max_restarts} times and was"
-                " deleted: its program is killed again and again, for want of memory perhaps."
+                " deleted; its program is killed again and again, for want of memory perhaps"
                 f"{self._describe_failure(pods)}"
             )
 
@@ -307,11 +307,11 @@ class _Run:
         notices = sorted(self.notices)
         return f" Its pods: {'; '.join([*phases, *notices]) or 'none'}."
 
-    def _describe_failure(self, pods: Sequence[Any]) -> str:
-        """Say which replica ended how, with the end of its log."""
+    def _describe_failure(self, pods: Sequence[Any], *, otherwise: str = "") -> str:
+        """Say which replica ended how, in the rest of a sentence, and the end of its log."""
         ends = [(pod, end) for pod in pods if (end := _end_of(pod)) is not None]
         if not ends:
-            return self._describe_pods()
+            return f": {otherwise}{self._describe_pods()}"
         # NB: a replica that lost its peer, or was stopped, says less than the one that failed.
         pod, end = min(ends, key=lambda entry: entry[1].exit_code in _RETRYABLE)
         labels = pod.metadata.labels
@@ -319,11 +319,14 @@ class _Run:
         index = int(labels[constants.REPLICA_INDEX_LABEL])
         rank = index if kind == constants.REPLICA_TYPE_MASTER.lower() else index + 1
         logs = self._read_log(is_master=False, replica_type=kind, replica_index=index)
-        lines = logs.get(pod.metadata.name, "").splitlines() or ["(nothing)"]
+        log = logs.get(pod.metadata.name, "")
+        lines = [line for line in log.splitlines() if line.strip()][-_NUM_TAIL_LINES:]
         reason = f" ({end.reason})" if end.reason and end.reason != "Error" else ""
+        cause = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
+        tail = "\n".join(["", "The last lines of its log:", *lines]) if lines else ""
         return (
-            f" Rank {rank}, pod {pod.metadata.name}, exited with code {end.exit_code}{reason};"
-            " the last lines of its log:\n" + "\n".join(lines[-_NUM_TAIL_LINES:])
+            f": rank {rank}, pod {pod.metadata.name}, exited with code {end.exit_code}{reason}:"
+            f" {cause}{tail}"
         )
 
 

@@ -166,8 +166,10 @@ def test_a_failure_names_the_rank_and_the_end_of_its_log(on_cluster: OnCluster) 
             cluster.run(cluster.build(code, num_workers=2))
 
         message = str(caught.value)
-        assert "PyTorchJob default/job failed" in message
-        assert "Rank 1, pod job-worker-0, exited with code 1;" in message
+        assert message.splitlines()[0] == (
+            "PyTorchJob default/job failed: rank 1, pod job-worker-0, exited with code 1:"
+            " no such column"
+        )
         assert message.endswith("line 48\nline 49\nno such column")
         assert "line 20" not in message
         assert cluster.has_job()
