@@ -9,7 +9,6 @@ Source: katib v0.19 `experiment_defaults.go`, `webhook/v1beta1/experiment/valida
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
@@ -249,7 +248,7 @@ def _find_objective_faults(objective: Manifest | None) -> Iterator[FieldError]:
     if name in additional:
         yield value_invalid(
             f"{path}.additionalMetricNames",
-            json.dumps(additional),
+            additional,
             "should not contain spec.objective.objectiveMetricName",
         )
 
@@ -323,7 +322,7 @@ def _find_range_faults(path: str, kind: str, space: Manifest) -> Iterator[FieldE
     if space.get("list"):
         yield value_invalid(
             f"{path}.list",
-            json.dumps(space["list"]),
+            space["list"],
             f"feasibleSpace.list is not supported for parameterType: {kind}",
         )
     if not space.get("max") or not space.get("min"):
@@ -337,7 +336,7 @@ def _find_list_faults(path: str, kind: str, space: Manifest) -> Iterator[FieldEr
     if any(space.get(bound) for bound in ("max", "min", "step")):
         yield value_invalid(
             path,
-            json.dumps(space),
+            space,
             f"feasibleSpace .max, .min and .step is not supported for parameterType: {kind}",
         )
     if not space.get("list"):
