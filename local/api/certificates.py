@@ -21,6 +21,13 @@ _VALID = timedelta(days=3650)
 _RENEW_BEFORE = timedelta(days=30)
 _SKEW = timedelta(hours=1)  # a clock that was corrected backwards
 
+_NAMES: list[x509.GeneralName] = [
+    x509.DNSName("localhost"),
+    x509.DNSName("kubernetes.default.svc"),
+    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    x509.IPAddress(ipaddress.ip_address("::1")),
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
@@ -76,14 +83,6 @@ def _issue(files: Certificate, now: datetime) -> None:
         .add_extension(authority_id, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    names = x509.SubjectAlternativeName(
-        [
-            x509.DNSName("localhost"),
-            x509.DNSName("kubernetes.default.svc"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            x509.IPAddress(ipaddress.ip_address("::1")),
-        ]
-    )
     leaf = (
         _builder(_name("kubeloop API server"), issuer, key.public_key(), now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -91,7 +90,7 @@ def _issue(files: Certificate, now: datetime) -> None:
         .add_extension(
             x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
         )
-        .add_extension(names, critical=False)
+        .add_extension(x509.SubjectAlternativeName(_NAMES), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority_id),
             critical=False,
@@ -99,14 +98,17 @@ def _issue(files: Certificate, now: datetime) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    private = key.private_bytes(
+    _write(files.key, _render_key(key), mode=0o600)
+    _write(files.chain, leaf.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    _write(files.authority, authority.public_bytes(serialization.Encoding.PEM), mode=0o644)
+
+
+def _render_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(files.key, private, mode=0o600)
-    _write(files.chain, leaf.public_bytes(serialization.Encoding.PEM), mode=0o644)
-    _write(files.authority, authority.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
 def _name(common_name: str) -> x509.Name:

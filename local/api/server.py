@@ -55,7 +55,19 @@ def build_app(
         raise InputError("The API server needs a bearer token that is not empty.")
     proxies = proxies or ServiceProxies()
     handlers = Handlers(api, logs=logs or PodLogs(None), proxies=proxies)
-    routes = [
+    return Starlette(
+        routes=_build_routes(handlers, proxies),
+        middleware=[Middleware(_Identity, token=token)],
+        exception_handlers={
+            ApiError: _answer_error,
+            HTTPException: _answer_http_error,
+            Exception: _answer_failure,
+        },
+    )
+
+
+def _build_routes(handlers: Handlers, proxies: ServiceProxies) -> list[Route]:
+    return [
         *(Route(path, _answer_health) for path in ("/healthz", "/livez", "/readyz")),
         Route("/version", _document(lambda _: discovery.render_version())),
         Route("/api", _document(lambda r: discovery.render_core_versions(r.url.netloc))),
@@ -75,15 +87,6 @@ def build_app(
         ),
         Route("/{path:path}", _Resources(handlers), methods=_METHODS),
     ]
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(_Identity, token=token)],
-        exception_handlers={
-            ApiError: _answer_error,
-            HTTPException: _answer_http_error,
-            Exception: _answer_failure,
-        },
-    )
 
 
 class _Resources:

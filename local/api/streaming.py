@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -80,27 +81,25 @@ async def stream_watch(
     render: Callable[[StoredEvent], bytes],
     bookmark: Callable[[str, Manifest], bytes],
 ) -> AsyncIterator[bytes]:
-    """The lines of a watch, those that are ready together in one piece.
+    """The lines of a watch; those that are ready together are one piece.
 
     Args:
         api: Its end ends the stream.
         watch: What to follow, or why that cannot be done: clients want that as an event.
         options: What the client asked for.
         render: Makes the `object` of an event.
-        bookmark: Makes the `object` of a bookmark from a resourceVersion and annotations.
+        bookmark: Makes that of a bookmark, from a resourceVersion and annotations.
     """
     started = time.monotonic()
-    deadline = None if options.timeout_seconds is None else started + options.timeout_seconds
-    next_bookmark = started + _BOOKMARK_SECONDS
-    marks_end = options.initial_events_end
-    while not isinstance(watch, ExpiredError):
-        try:
-            events = watch.read()
-        except ExpiredError as error:
-            watch = error
-            break
+    deadline = started + (options.timeout_seconds or math.inf)
+    next_bookmark, marks_end = started + _BOOKMARK_SECONDS, options.initial_events_end
+    while True:
+        events = _read(watch)
+        if isinstance(events, ExpiredError):
+            yield _line("ERROR", orjson.dumps(events.to_status()))
+            return
         now = time.monotonic()
-        over = api.is_closed or (deadline is not None and now >= deadline)
+        over = api.is_closed or now >= deadline
         lines = [_line(event.type.value, render(event)) for event in events]
         version = str(api.storage.resource_version)
         if marks_end:
@@ -113,11 +112,20 @@ async def stream_watch(
             yield b"".join(lines)
         if over:
             return
-        await _wait(watch, min(next_bookmark, deadline or next_bookmark) - now)
-    yield _line("ERROR", orjson.dumps(watch.to_status()))
+        await _wait(watch, min(next_bookmark, deadline) - now)
 
 
-async def _wait(watch: Watch, seconds: float) -> None:
+def _read(watch: Watch | ExpiredError) -> list[StoredEvent] | ExpiredError:
+    if isinstance(watch, ExpiredError):
+        return watch
+    try:
+        return watch.read()
+    except ExpiredError as error:
+        return error
+
+
+async def _wait(watch: Watch | ExpiredError, seconds: float) -> None:
+    assert isinstance(watch, Watch)
     try:
         async with asyncio.timeout(max(0.0, seconds)):
             await watch.wait()

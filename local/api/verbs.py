@@ -196,19 +196,14 @@ class ApiServer:
             InvalidError: The result breaks a rule.
             ApiError: 400 or 415, the patch cannot be used on this kind.
         """
-        is_apply = patch_type is PatchType.APPLY
-        stored = self.storage.get(resource, namespace, name) if is_apply else None
-        if stored is None and not is_apply:
-            stored = self.get(resource, name, namespace=namespace)
-        manifest = {"metadata": {"name": name}} if stored is None else stored.load()
-        if is_apply:
-            objects.check_shape(resource, body)
-            request = ApplyRequest(
-                configuration=body, manager=field_manager, force=force, now=self.now()
-            )
-            manifest = apply_configuration(resource, manifest, request)
+        stored = self.storage.get(resource, namespace, name)
+        if patch_type is PatchType.APPLY:
+            live = {"metadata": {"name": name}} if stored is None else stored.load()
+            manifest = self._apply(resource, live, body, manager=field_manager, force=force)
+        elif stored is None:
+            raise refusals.not_found(resource, name)
         else:
-            manifest = apply_patch(resource, manifest, body, patch_type=patch_type)
+            manifest = apply_patch(resource, stored.load(), body, patch_type=patch_type)
         if stored is None:
             return self.create(resource, manifest, namespace=namespace or None, dry_run=dry_run)
         objects.check_shape(resource, manifest)
@@ -267,6 +262,13 @@ class ApiServer:
     def now(self) -> str:
         """The present as a timestamp of the API."""
         return self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _apply(
+        self, resource: Resource, live: Manifest, body: Any, *, manager: str, force: bool
+    ) -> Manifest:  # body: any JSON
+        objects.check_shape(resource, body)
+        request = ApplyRequest(configuration=body, manager=manager, force=force, now=self.now())
+        return apply_configuration(resource, live, request)
 
     def _update(
         self, stored: StoredObject, manifest: Manifest, *, subresource: str, dry_run: bool

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import orjson
 import uvloop
-from kubeloop.testing.client_contract import build_pod
+from kubeloop.testing.manifests import build_pod
 from kubeloop.testing.servers import TOKEN, running_api
 
 _COLLECTION = "/api/v1/namespaces/default/pods"

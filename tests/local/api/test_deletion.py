@@ -14,7 +14,7 @@ from kubeloop.local.api.selectors import parse_selection
 from kubeloop.local.api.storage import ObjectStorage
 from kubeloop.local.api.verbs import ApiServer, ensure_namespace
 from kubeloop.local.client import Manifest, Propagation
-from kubeloop.testing.client_contract import build_config_map, build_pod, own
+from kubeloop.testing.manifests import build_config_map, build_pod, own
 
 
 def restarted(path: Path) -> ApiServer:

@@ -13,7 +13,8 @@ from kubeloop.local.api.events import EventLogConfig
 from kubeloop.local.api.http_client import HttpClient
 from kubeloop.local.api.resources import CONFIG_MAPS
 from kubeloop.local.client import Client
-from kubeloop.testing.client_contract import ClientContract, build_config_map
+from kubeloop.testing.client_contract import ClientContract
+from kubeloop.testing.manifests import build_config_map
 from kubeloop.testing.servers import running_api
 
 

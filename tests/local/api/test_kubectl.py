@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kubeloop.local.api.resources import CONFIG_MAPS, PODS, PYTORCH_JOBS
-from kubeloop.testing.client_contract import build_config_map, build_job, build_pod
+from kubeloop.testing.manifests import build_config_map, build_job, build_pod
 from kubeloop.testing.servers import RunningApi, running_api
 from kubeloop.testing.waiting import wait_until
 

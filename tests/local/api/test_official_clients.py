@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kubeloop.local.api.resources import PODS
-from kubeloop.testing.client_contract import build_config_map, build_job, build_pod
+from kubeloop.testing.manifests import build_config_map, build_job, build_pod
 from kubeloop.testing.servers import RunningApi, running_api
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -263,25 +263,27 @@ def test_followed_logs_end_with_the_container(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def _build_experiment(katib: Any) -> object:  # the SDK is untyped
-    template = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "spec": {
-            "template": {
-                "spec": {
-                    "containers": [
-                        {
-                            "name": "main",
-                            "image": "train",
-                            "command": ["train", "--lr=${trialParameters.lr}"],
-                        }
-                    ],
-                    "restartPolicy": "Never",
-                }
+_TRIAL_SPEC = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "spec": {
+        "template": {
+            "spec": {
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "train",
+                        "command": ["train", "--lr=${trialParameters.lr}"],
+                    }
+                ],
+                "restartPolicy": "Never",
             }
-        },
-    }
+        }
+    },
+}
+
+
+def _build_experiment(katib: Any) -> object:  # the SDK is untyped
     return katib.V1beta1Experiment(
         api_version="kubeflow.org/v1beta1",
         kind="Experiment",
@@ -302,7 +304,7 @@ def _build_experiment(katib: Any) -> object:  # the SDK is untyped
             trial_template=katib.V1beta1TrialTemplate(
                 primary_container_name="main",
                 trial_parameters=[katib.V1beta1TrialParameterSpec(name="lr", reference="lr")],
-                trial_spec=template,
+                trial_spec=_TRIAL_SPEC,
             ),
         ),
     )

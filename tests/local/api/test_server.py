@@ -17,12 +17,7 @@ from kubeloop.local.api.storage import ObjectStorage
 from kubeloop.local.api.verbs import ApiServer
 from kubeloop.local.serving import bind, serve, url_of
 from kubeloop.testing.api import create_namespaces
-from kubeloop.testing.client_contract import (
-    build_config_map,
-    build_job,
-    build_pod,
-    own,
-)
+from kubeloop.testing.manifests import build_config_map, build_job, build_pod, own
 from kubeloop.testing.servers import TOKEN, RunningApi, running_api
 from kubeloop.testing.waiting import wait_until
 from starlette.applications import Starlette

@@ -11,7 +11,7 @@ from kubeloop.local.api.resources import PODS
 from kubeloop.local.api.storage import ObjectStorage
 from kubeloop.local.api.verbs import ApiServer, ensure_namespace
 from kubeloop.local.client import Manifest
-from kubeloop.testing.client_contract import build_pod
+from kubeloop.testing.manifests import build_pod
 
 
 def default(**container: Any) -> Any:
