@@ -25,8 +25,11 @@ class _Server(uvicorn.Server):
         """Stop, without waiting for idle clients to say goodbye over TLS."""
         for connection in tuple(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)  # WebSockets have none
-            if connection.transport is not None and (cycle is None or cycle.response_complete):
-                connection.transport.abort()
+            transport = connection.transport
+            if transport is None or (cycle is not None and not cycle.response_complete):
+                continue
+            if not transport.get_write_buffer_size():
+                transport.abort()
         await asyncio.sleep(0)  # lets them be counted as gone
         await super().shutdown(sockets)
 
