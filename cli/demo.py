@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.lineage import print_chain, trace
-from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console
+from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console, require
 from kubeloop.cli.plane import ApiPortOption, GatewayPortOption, KfpPortOption, running
 from kubeloop.cli.runs import follow, report_outcome
-from kubeloop.errors import MissingDependencyError, PermanentError
+from kubeloop.errors import PermanentError
 from kubeloop.pipelines.lineage import LineageNode
 from kubeloop.pipelines.metadata import TaskRecord
 from kubeloop.pipelines.runs import Run
@@ -23,6 +23,7 @@ from rich.text import Text
 
 ENDPOINT = "digits"
 _MIN_ACCURACY = 0.97
+_PACKAGES = ("kubeflow", "kserve", "minio", "optuna", "sklearn", "torch", "torchvision", "uvicorn")
 
 
 @dataclass(kw_only=True)
@@ -83,6 +84,7 @@ def demo(
     from kubeloop.pipelines.packages import COMPILED, read_package
     from kubeloop.pipelines.runs import submit
 
+    require(_PACKAGES, what="The demo", extra="all")
     started = time.monotonic()
     session = Session.open(state)
     with running(session.state, (api_port, kfp_port, gateway_port)):
@@ -117,19 +119,12 @@ def demo(
 
 
 def write_digits(folder: Path) -> Path:
-    """Write scikit-learn's digits as PNG files, one folder a class; a folder that exists stays.
-
-    Raises:
-        MissingDependencyError: The extra `demo` is not installed.
-    """
+    """Write scikit-learn's digits as PNG files, one folder a class; a folder that exists stays."""
     if folder.is_dir():
         return folder
-    try:
-        from PIL import Image
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        msg = "The demo needs all parts of kubeloop: pip install 'kubeloop[all]'."
-        raise MissingDependencyError(msg) from error
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     draft = folder.with_name(f"{folder.name}.draft")
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):

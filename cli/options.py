@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from kubeloop.errors import InputError, PermanentError
+from kubeloop.errors import InputError, MissingDependencyError, PermanentError
 from kubeloop.local.state import CONTEXT, Endpoints, StateFolder
 from rich.console import Console
 
@@ -54,6 +56,18 @@ _WIDE = None if sys.stdout.isatty() else 240
 
 console = Console(highlight=False, width=_WIDE)
 errors = Console(stderr=True, highlight=False)
+
+
+def require(modules: Iterable[str], *, what: str, extra: str) -> None:
+    """Check that the packages of an extra are installed, without importing them.
+
+    Raises:
+        MissingDependencyError: One is missing; the message says what to install.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        msg = f"{what} needs {', '.join(missing)}: pip install 'kubeloop[{extra}]'."
+        raise MissingDependencyError(msg)
 
 
 def print_json(value: object) -> None:

@@ -23,11 +23,13 @@ from kubeloop.cli.options import (
     StateOption,
     console,
     print_json,
+    require,
 )
 from kubeloop.errors import PermanentError, TransientError
 from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
 from rich.table import Table
 
+_PACKAGES = ("celpy", "cryptography", "optuna", "orjson", "starlette", "uvicorn")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -130,8 +132,10 @@ def start(
 
     Raises:
         AlreadyRunningError: One runs on the folder.
+        MissingDependencyError: The extra `local` is not installed.
         PermanentError: It ended while starting; the message holds its last words.
     """
+    require(_PACKAGES, what="The embedded control plane", extra="local")
     folder.prepare()
     with folder.lock():
         folder.retract()
