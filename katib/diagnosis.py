@@ -20,15 +20,23 @@ _LAST_WORDS = "TrialPodFailed"
 T = TypeVar("T")
 
 
-def explain(client: Client, result: ExperimentResult) -> str:
-    """What stands in the way, one finding a line; empty when nothing is found."""
+def explain(client: Client, result: ExperimentResult) -> list[str]:
+    """What stands in the way, the most telling first; a finding may have several lines."""
     findings = [
         *_explain_suggestion(client, result),
         *_explain_trials(client, result),
         *_explain_pods(client, result),
         *_explain_warnings(client, result),
     ]
-    return "\n".join(dict.fromkeys(findings))
+    return list(dict.fromkeys(findings))
+
+
+def summarize(findings: Sequence[str]) -> str:
+    """The first finding in one line: what it is about, and the last that is said of it."""
+    if not findings:
+        return ""
+    first, *more = findings[0].strip().splitlines()
+    return f"{first.partition(':')[0]}: {more[-1].strip()}" if more else first
 
 
 def _explain_suggestion(client: Client, result: ExperimentResult) -> Iterator[str]:
@@ -42,10 +50,9 @@ def _explain_suggestion(client: Client, result: ExperimentResult) -> Iterator[st
 def _explain_trials(client: Client, result: ExperimentResult) -> Iterator[str]:
     bad = [trial for trial in result.trials if trial.is_bad]
     for trial in bad[:_NUM_TRIALS]:
-        yield f"Trial {trial.name}: {_describe(trial, result)}"
-        for event in _list_events(client, result.namespace, name=trial.name):
-            if event.reason == _LAST_WORDS:
-                yield str(event.message)
+        events = _list_events(client, result.namespace, name=trial.name)
+        words = [str(event.message) for event in events if event.reason == _LAST_WORDS]
+        yield "\n".join([f"Trial {trial.name}: {_describe(trial, result)}", *words])
     if len(bad) > _NUM_TRIALS:
         yield f"{len(bad) - _NUM_TRIALS} more trials ended badly."
 

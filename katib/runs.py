@@ -28,7 +28,7 @@ from kubeloop.katib.clients import (
     find_experiment,
     list_pods,
 )
-from kubeloop.katib.diagnosis import explain
+from kubeloop.katib.diagnosis import explain, summarize
 from kubeloop.katib.experiments import CONFIGURATION_ANNOTATION
 from kubeloop.katib.results import ExperimentResult, ExperimentStatus, TrialStatus, read_trials
 
@@ -284,7 +284,8 @@ class _Run:
 
     def _describe(self, result: ExperimentResult, cause: str) -> str:
         findings = explain(self.client, result)
-        return f"{self.where} {cause}\n{findings}" if findings else f"{self.where} {cause}"
+        sentence = f"{self.where} {cause} {summarize(findings)}".strip()
+        return "\n".join([sentence, *findings])
 
 
 def _identity(experiment: Any) -> tuple[str, str]:  # V1beta1Experiment

@@ -273,7 +273,7 @@ class _Waiter:
         diagnosis: Diagnosis = diagnose(self._client, endpoint, digest)
         return PermanentError(
             f"Failed to deploy InferenceService {endpoint.namespace}/{endpoint.name}:"
-            f" {cause}.\n{diagnosis.render()}"
+            f" {cause}: {diagnosis.summary}\n{diagnosis.render()}"
         )
 
     def _say(self, endpoint: Endpoint, message: str) -> None:

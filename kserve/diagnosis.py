@@ -61,6 +61,13 @@ class Diagnosis:
     log_lines: tuple[str, ...]
     next_step: str
 
+    @property
+    def summary(self) -> str:
+        """The most telling line: the last of the failing container's log, else a statement."""
+        if self.log_lines:
+            return self.log_lines[-1].removeprefix("error: ")
+        return self.statements[-1] if self.statements else "nothing is known about it"
+
     def render(self) -> str:
         """Several lines of text, the log last."""
         lines = [f"  {statement}" for statement in self.statements]

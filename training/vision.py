@@ -8,6 +8,7 @@ refers to at import is enough for its models.
 from __future__ import annotations
 
 import importlib.util
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -69,9 +70,12 @@ def build_backbone(architecture: str, *, num_classes: int, image_size: int) -> n
     Raises:
         InputError: The name is unknown, or the network cannot take images of that size.
     """
-    if architecture not in list_architectures():
+    known = list_architectures()
+    if architecture not in known:
+        examples = get_close_matches(architecture, known) or [DEFAULT_ARCHITECTURE, "resnet18"]
         raise InputError(
-            f"Unknown architecture {architecture!r}; known are: {', '.join(list_architectures())}."
+            f"Unknown architecture {architecture!r}; give one of torchvision's {len(known)}"
+            f" classifiers, such as {', '.join(examples)}."
         )
     backbone: nn.Module = models.get_model(architecture, weights=None, num_classes=num_classes)
     if image_size <= _SMALL_SIDE:

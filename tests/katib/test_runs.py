@@ -215,6 +215,7 @@ def test_a_failure_is_told_with_the_trials_last_words(tmp_path: Path) -> None:
         assert message.startswith(
             "Experiment default/digits failed: Experiment has failed because max failed count has"
         )
+        assert message.splitlines()[0].endswith(": ValueError: no data")
         assert ": Trial has failed. Job message: job" in message
         assert "failed with exit code 2; its last words: epoch 1\nValueError: no data" in message
 

@@ -215,7 +215,10 @@ def test_model_that_cannot_be_fetched_fails_with_the_log(on_plane: OnPlane) -> N
             await plane.deploy(replace(CONFIG, model_uri="/models/broken"))
 
         text = str(failure.value)
-        assert text.startswith("Failed to deploy InferenceService default/digits: its model server")
+        assert text.splitlines()[0].startswith(
+            "Failed to deploy InferenceService default/digits: its model server does not start:"
+            " Failed to fetch model /models/broken: there is no such folder"
+        )
         assert "container storage-initializer of pod digits-predictor-" in text
         assert "exit code 1" in text
         assert "error: Failed to fetch model /models/broken: there is no such folder" in text
