@@ -75,11 +75,12 @@ class Discrete:
     """One of some numbers."""
 
     values: tuple[float, ...]
-    """The numbers, each different."""
+    """The numbers, each different; 32.0 is written 32."""
 
     def __post_init__(self) -> None:
         """Refuse an empty choice."""
-        object.__setattr__(self, "values", _check_values(self.values, float))
+        values = _check_values(self.values, float)
+        object.__setattr__(self, "values", tuple(map(_restore_integer, values)))
 
 
 Parameter = Float | Int | Categorical | Discrete
@@ -98,7 +99,9 @@ def parse_search_space(document: Mapping[str, Any]) -> dict[str, Parameter]:
 
     Args:
         document: By name, `{"type": "float" or "int", "min": …, "max": …}` with optional `step`,
-            `log` and `normal`, or `{"type": "categorical" or "discrete", "values": […]}`.
+            `log` and `normal`, or `{"type": "categorical" or "discrete", "values": […]}`. JSON
+            that went through KFP has only floats, so 3.0 is taken for an integer where one is
+            needed, and a categorical choice of numbers for a discrete one.
 
     Raises:
         InputError: It cannot be read; the message names the field.
@@ -124,6 +127,11 @@ def _parse_parameter(path: str, entry: Any) -> Parameter:  # entry: any JSON
     if kind not in _TYPES:
         raise InputError(f"{path}.type must be one of {', '.join(_TYPES)}, not {kind!r}.")
     settings = {key: value for key, value in entry.items() if key != "type"}
+    if kind == "int":
+        settings = {key: _restore_integer(value) for key, value in settings.items()}
+    values = settings.get("values")
+    if kind == "categorical" and values and isinstance(values, list | tuple):
+        kind = "discrete" if all(_is_number(value, float) for value in values) else kind
     known = {field.name: field for field in fields(_TYPES[kind])}
     for key in settings:
         if key not in known:
@@ -171,6 +179,10 @@ def _is_number(value: Any, kind: type) -> bool:  # any JSON
     if kind is int:
         return isinstance(value, int)
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _restore_integer(value: Any) -> Any:  # any JSON
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _build_parameter(name: str, parameter: Parameter) -> V1beta1ParameterSpec:

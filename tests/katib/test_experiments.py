@@ -225,6 +225,21 @@ def test_search_spaces_are_read_from_json() -> None:
     }
 
 
+def test_numbers_that_went_through_kfp_are_integers_again() -> None:
+    assert parse_search_space(
+        {
+            "layers": {"type": "int", "min": 1.0, "max": 4.0, "step": 1.0},
+            "batch_size": {"type": "categorical", "values": [32.0, 64.0]},
+        }
+    ) == {"layers": Int(min=1, max=4, step=1), "batch_size": Discrete(values=(32, 64))}
+
+
+def test_whole_numbers_of_a_discrete_choice_are_written_as_such() -> None:
+    (parameter,) = build_parameters({"batch_size": Discrete(values=(32.0, 0.5))})
+
+    assert parameter.feasible_space.list == ["32", "0.5"]
+
+
 @pytest.mark.parametrize(
     ("entry", "match"),
     [
@@ -246,7 +261,7 @@ def test_search_spaces_are_read_from_json() -> None:
         ({"type": "float", "min": 1, "max": 2, "log": 1}, r"search_space\.x\.log must be true or"),
         ({"type": "categorical", "values": []}, r"search_space\.x\.values must be a list"),
         ({"type": "categorical", "values": "ab"}, r"search_space\.x\.values must be a list"),
-        ({"type": "categorical", "values": [1]}, r"search_space\.x\.values must be texts"),
+        ({"type": "categorical", "values": ["a", 1]}, r"search_space\.x\.values must be texts"),
         ({"type": "discrete", "values": ["1"]}, r"search_space\.x\.values must be numbers"),
         ({"type": "discrete", "values": [1, 1.0]}, r"search_space\.x\.values must differ"),
     ],
