@@ -12,7 +12,11 @@ from typing import Any
 
 
 class KubeloopError(Exception):
-    """Root of all errors that kubeloop raises on purpose."""
+    """Root of all errors that kubeloop raises on purpose.
+
+    The first line of a message says it all in a sentence; further lines are details, such as the
+    end of a log.
+    """
 
 
 class InputError(KubeloopError, ValueError):

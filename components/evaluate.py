@@ -23,9 +23,11 @@ def evaluate_model(
         confusion: Confusion matrix, true classes by row.
         split: `test`, `validation` or `train`.
     """
+    from kubeloop.components.steps import open_step
     from kubeloop.training.evaluation import evaluate
 
-    result = evaluate(model.uri, dataset.uri, split=split)
+    with open_step(metrics.uri):
+        result = evaluate(model.uri, dataset.uri, split=split)
     print(f"{split} accuracy {result.accuracy:.4f} on {result.num_examples} examples")
     metrics.log_metric("accuracy", result.accuracy)
     metrics.log_metric("loss", result.loss)

@@ -27,14 +27,16 @@ def probe_endpoint(
     from pathlib import Path
 
     from kubeloop.components.probing import probe
+    from kubeloop.components.steps import open_step
 
-    answers = probe(
-        endpoint.metadata["url"],
-        model_name=endpoint.metadata["name"],
-        dataset_uri=dataset.uri,
-        split=split,
-        num_examples=num_examples,
-    )
+    with open_step(predictions.uri):
+        answers = probe(
+            endpoint.metadata["url"],
+            model_name=endpoint.metadata["name"],
+            dataset_uri=dataset.uri,
+            split=split,
+            num_examples=num_examples,
+        )
     Path(predictions.path).write_text(json.dumps(answers, indent=2))
     num_correct = sum(answer["expected"] == answer["predicted"] for answer in answers)
     print(f"{num_correct} of {len(answers)} predictions are right")

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, KubeloopError
 
 if TYPE_CHECKING:
     from kubeloop.kserve.inference_services import ModelProvenance
@@ -95,9 +95,10 @@ class Step:
 
 @contextlib.contextmanager
 def open_step(output_uri: str) -> Iterator[Step]:
-    """Identify the running step, and turn SIGTERM into `SystemExit`, so that it cleans up.
+    """Identify the running step, and give its end the form that KFP and users expect.
 
-    KFP ends the steps of a cancelled run with SIGTERM.
+    SIGTERM, with which KFP ends the steps of a cancelled run, becomes `SystemExit`, so that the
+    step cleans up. An error of ours ends the step with its message, without a traceback.
 
     Args:
         output_uri: The planned URI of any of the step's outputs.
@@ -110,8 +111,20 @@ def open_step(output_uri: str) -> Iterator[Step]:
     previous = signal.signal(signal.SIGTERM, leave)
     try:
         yield Step.from_output_uri(output_uri)
+    except KubeloopError as error:
+        print(render_failure(error), file=sys.stderr, flush=True)
+        sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def render_failure(error: KubeloopError) -> str:
+    """The details of an error, and last the sentence that says it all.
+
+    KFP, `kubeloop runs` and people look for the cause in the last line of a log.
+    """
+    sentence, _, details = str(error).partition("\n")
+    return f"{details}\nError: {sentence}" if details else f"Error: {sentence}"
 
 
 def find_namespace() -> str:

@@ -48,8 +48,8 @@ def tune_hyperparameters(
         objective_metric: Metric that the program prints, to be optimised.
         objective_type: `maximize` or `minimize`.
         max_trial_count: Trials in all.
-        parallel_trial_count: Trials at a time.
-        max_failed_trial_count: Failed trials at which the experiment fails.
+        parallel_trial_count: Trials at a time, at most.
+        max_failed_trial_count: Failed trials at which the experiment fails; no more than all.
         num_workers: Replicas of a trial's PyTorchJob, the master included.
         cpu: CPU of a replica, as a Kubernetes quantity.
         memory: Memory of a replica, as a Kubernetes quantity.
@@ -86,8 +86,9 @@ def tune_hyperparameters(
             name=name, namespace=find_namespace(), job=PyTorchJobBuilder().build(job),
             search_space=space, algorithm=algorithm, algorithm_settings={"random_state": seed},
             objective=ObjectiveConfig(metric=objective_metric, type=ObjectiveType(objective_type)),
-            max_trial_count=max_trial_count, parallel_trial_count=parallel_trial_count,
-            max_failed_trial_count=max_failed_trial_count, labels=step.labels,
+            max_trial_count=max_trial_count, labels=step.labels,
+            parallel_trial_count=min(parallel_trial_count, max_trial_count),
+            max_failed_trial_count=min(max_failed_trial_count, max_trial_count),
         )  # fmt: skip
         watch = WatchConfig(poll_seconds=0.3, timeout_seconds=timeout_seconds)
         result = run_experiment(

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 from kubeloop.components.steps import Step, open_step
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, PermanentError
 
 RUN = "0f3c9a54-2b1e-4c57-9a53-0d9e3c2f7b11"
 OTHER = "aaaaaaaa-2b1e-4c57-9a53-0d9e3c2f7b11"
@@ -64,3 +64,13 @@ def test_sigterm_unwinds_a_step_so_that_it_cleans_up() -> None:
     assert exit_info.value.code == 143
     assert cleaned == [True]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_our_own_error_ends_a_step_with_its_sentence_last_and_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as exit_info, open_step(f"/r/p/{RUN}/t/{OTHER}/o"):
+        raise PermanentError("The job failed: out of memory.\nits log:\nepoch=1")
+    assert exit_info.value.code == 1
+    shown = capsys.readouterr().err
+    assert shown == "its log:\nepoch=1\nError: The job failed: out of memory.\n"
