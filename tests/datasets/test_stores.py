@@ -39,7 +39,7 @@ class TestFileUriStore(StoreContract):
 
 class TestS3Store(StoreContract):
     @pytest.fixture
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:  # type: ignore[override]  # closes the server
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
         with s3_server("bucket") as endpoint:
             use_endpoint(monkeypatch, endpoint)
             yield open_store("s3://bucket/some/prefix")
@@ -47,7 +47,7 @@ class TestS3Store(StoreContract):
 
 class TestMinioStoreWithoutPrefix(StoreContract):
     @pytest.fixture
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:  # type: ignore[override]  # closes the server
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
         with s3_server("bucket") as endpoint:
             use_endpoint(monkeypatch, endpoint)
             yield open_store("minio://bucket")
