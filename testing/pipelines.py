@@ -1,8 +1,8 @@
 """The KFP API and the engine on a loopback port, for tests that talk to it with KFP's client.
 
 The client blocks, so everything that serves it runs in an event loop of its own, in a thread. The
-Kubernetes API behind it outlives the engine: a test may stop the engine in the middle of a run and
-start it again, as a restart of the control plane does.
+Kubernetes API behind it outlives the engine and the kubelet: a test may stop either in the middle
+of a run and start it again, as a restart of the control plane does.
 """
 
 from __future__ import annotations
@@ -10,21 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Client
+from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
+from kubeloop.local.kubelet.scheduling import NodeConfig
+from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.local.pipelines.api import Pipelines, PipelinesConfig
 from kubeloop.local.serving import bind, serve, url_of
 from kubeloop.testing.api import memory_api
-from kubeloop.testing.process_kubelet import ProcessKubelet
 
 T = TypeVar("T")
 
 TOKEN = "token-of-tests"  # noqa: S105  # guards nothing
 _START_SECONDS = 30.0
+_KUBELET = KubeletConfig(
+    node=NodeConfig(num_gpus=2),
+    warm=WarmConfig(layers=(("kfp", "kfp.dsl.executor_main", "minio"),)),
+    shutdown_grace_seconds=1.0,
+)
 
 
 class PipelinesStage:
@@ -37,8 +45,8 @@ class PipelinesStage:
         self._loop = asyncio.new_event_loop()
         self._stop: asyncio.Event | None = None
         self._engine: asyncio.Task[None] | None = None
+        self._kubelet: asyncio.Task[None] | None = None
         self._client: Client | None = None
-        self._kubelet: ProcessKubelet | None = None
         self.url = ""
 
     @property
@@ -47,15 +55,34 @@ class PipelinesStage:
         assert self._client is not None
         return self._client
 
-    @property
-    def kubelet(self) -> ProcessKubelet:
-        """What runs the Pods."""
-        assert self._kubelet is not None
-        return self._kubelet
-
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the stage's loop, and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=_START_SECONDS)
+
+    def pod_names(self, *, phase: str = "") -> list[str]:
+        """Names of the Pods, of all or of those in a phase."""
+        pods = self.call(self.client.list(PODS, namespace="default")).items
+        return [
+            pod["metadata"]["name"]
+            for pod in pods
+            if not phase or pod.get("status", {}).get("phase") == phase
+        ]
+
+    def start_kubelet(self) -> None:
+        """Start what runs the Pods."""
+        self.call(self._start_kubelet())
+
+    def stop_kubelet(self) -> None:
+        """Stop what runs the Pods, and their processes with it."""
+        self.call(self._stop_kubelet())
+
+    async def _start_kubelet(self) -> None:
+        kubelet = Kubelet(self.client, state=self.folder, config=_KUBELET)
+        self._kubelet = asyncio.create_task(kubelet.run())
+
+    async def _stop_kubelet(self) -> None:
+        await _cancel(self._kubelet)
+        self._kubelet = None
 
     def start_engine(self) -> None:
         """Start the API and the engine on what the folder holds."""
@@ -68,17 +95,15 @@ class PipelinesStage:
     async def _start_engine(self) -> None:
         ready: asyncio.Future[str] = self._loop.create_future()
         self._engine = asyncio.create_task(self._serve(ready))
-        done, _ = await asyncio.wait({ready, self._engine}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {ready, self._engine}
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if self._engine in done:
             await self._engine
         self.url = await ready
 
     async def _stop_engine(self) -> None:
-        if self._engine is not None:
-            self._engine.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._engine
-            self._engine = None
+        await _cancel(self._engine)
+        self._engine = None
 
     async def _serve(self, ready: asyncio.Future[str]) -> None:
         config = PipelinesConfig(
@@ -102,13 +127,15 @@ class PipelinesStage:
 
     async def _main(self) -> None:
         self._stop = asyncio.Event()
-        async with _kubernetes(self.folder) as (client, kubelet):
-            self._client, self._kubelet = client, kubelet
+        async with memory_api(pods_dir=self.folder / "pods") as client:
+            self._client = client
             try:
+                await self._start_kubelet()
                 await self._start_engine()
                 await self._stop.wait()
             finally:
                 await self._stop_engine()
+                await self._stop_kubelet()
 
     def close(self) -> None:
         """End the stage."""
@@ -121,13 +148,11 @@ class PipelinesStage:
         return bool(self.url)
 
 
-@asynccontextmanager
-async def _kubernetes(folder: Path) -> AsyncIterator[tuple[Client, ProcessKubelet]]:
-    pods_dir = folder / "pods"
-    async with memory_api(pods_dir=pods_dir) as client:
-        kubelet = ProcessKubelet(client, pods_dir=pods_dir)
-        async with kubelet:
-            yield client, kubelet
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -29,6 +30,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ class Pipelines:
     async def __aenter__(self) -> Self:
         self._stack.callback(self._store.close)
         task = asyncio.create_task(self.run(), name="pipelines engine")
+        task.add_done_callback(_report)
         self._stack.push_async_callback(_stop, task)
         return self
 
@@ -104,6 +108,11 @@ class Pipelines:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("engine stopped; runs wait for the next start", exc_info=error)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

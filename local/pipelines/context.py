@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from kubeloop.local.pipelines.store import Store
 
 @dataclass(slots=True, kw_only=True)
 class PodBook:
-    """The latest state of every Pod of every run, as the watch tells it."""
+    """The latest state of every Pod of one run, as the watch tells it."""
 
     pods: dict[str, Manifest] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
@@ -43,30 +42,30 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken: set[str] = set()
-        self._waiting: deque[tuple[str, Callable[[], None]]] = deque()
+        self._waiting: dict[str, Callable[[], None]] = {}
 
     def take(self, holder: str, *, wake: Callable[[], None], force: bool = False) -> bool:
         """Take a slot for `holder`, or be called back when there is one.
 
         Args:
             holder: A task; one that holds a slot already keeps it.
-            wake: Called when it may be worth asking again.
+            wake: Called when the slot has become the holder's.
             force: Take one beyond the limit: what is running is running.
         """
         if holder in self._taken or force or len(self._taken) < self._limit:
             self._taken.add(holder)
             return True
-        if all(waiting != holder for waiting, _ in self._waiting):
-            self._waiting.append((holder, wake))
+        self._waiting.setdefault(holder, wake)
         return False
 
     def release(self, holder: str) -> None:
-        """Give the slot back, and call the next in line."""
-        if holder not in self._taken:
-            return
-        self._taken.remove(holder)
-        if self._waiting:
-            _, wake = self._waiting.popleft()
+        """Give the slot back, or the place in line; the slot goes to the next in line."""
+        self._waiting.pop(holder, None)
+        self._taken.discard(holder)
+        while self._waiting and len(self._taken) < self._limit:
+            following = next(iter(self._waiting))
+            wake = self._waiting.pop(following)
+            self._taken.add(following)
             wake()
 
 
@@ -79,4 +78,3 @@ class EngineContext:
     namespace: str
     clock: Callable[[], float]
     slots: Slots
-    pods: PodBook = field(default_factory=PodBook)

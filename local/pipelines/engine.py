@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from kubeloop.errors import (
     ExpiredError,
@@ -22,7 +23,7 @@ from kubeloop.errors import (
 )
 from kubeloop.local.api.resources import EXPERIMENTS, JOBS, PODS, PYTORCH_JOBS, Resource
 from kubeloop.local.client import Client, EventType, Manifest
-from kubeloop.local.pipelines.context import EngineContext, Slots
+from kubeloop.local.pipelines.context import EngineContext, PodBook, Slots
 from kubeloop.local.pipelines.documents import document_from_json
 from kubeloop.local.pipelines.execution import RunExecution
 from kubeloop.local.pipelines.executor import (
@@ -68,19 +69,22 @@ class Engine:
             slots=Slots(max_active_pods),
         )
         self._executions: dict[str, RunExecution] = {}
+        self._pods: dict[str, PodBook] = {}
+        """Of the runs that have not ended."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Run all runs, those of the store and those submitted later, until cancelled."""
+        unfinished = self._store.unfinished_runs()
+        self._pods = {run.run_id: PodBook() for run in unfinished}
         version = await self._read_pods()
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
-                unfinished = self._store.unfinished_runs()
                 for run in unfinished:
                     self._count_running(run)
-                for run in unfinished:
+                for run in self._store.unfinished_runs():
                     self.submit(run)
                 await self._follow_pods(version)
             finally:
@@ -98,6 +102,7 @@ class Engine:
         """Start driving a run of the store. Before `run` has started it is picked up there."""
         if self._group is None or run.run_id in self._tasks:
             return
+        self._pods.setdefault(run.run_id, PodBook())
         task = self._group.create_task(self._execute(run), name=f"run {run.run_id}")
         self._tasks[run.run_id] = task
 
@@ -113,7 +118,7 @@ class Engine:
         pipeline = parse_pipeline(document_from_json(run.spec))
         with self._store.transaction():
             reset_tasks(self._store, run, pipeline)
-            reset = change_state(run, RuntimeState.PENDING, now=self._clock())
+            reset = change_state(replace(run, error=""), RuntimeState.PENDING, now=self._clock())
             self._store.runs.put(reset)
         self.submit(reset)
 
@@ -128,7 +133,9 @@ class Engine:
     async def _execute(self, run: Run) -> None:
         try:
             pipeline = parse_pipeline(document_from_json(run.spec))
-            execution = RunExecution(run, pipeline, context=self._context)
+            execution = RunExecution(
+                run, pipeline, context=self._context, pods=self._pods[run.run_id]
+            )
             self._executions[run.run_id] = execution
             await execution.run()
             ended = self._store.runs.get(run.run_id)
@@ -141,6 +148,7 @@ class Engine:
             self._fail(run, f"The engine could not run it: {error!r}.")
         finally:
             self._executions.pop(run.run_id, None)
+            self._pods.pop(run.run_id, None)
             self._tasks.pop(run.run_id, None)
 
     def _fail(self, run: Run, error: str) -> None:
@@ -179,10 +187,12 @@ class Engine:
         """List the Pods of all runs; answers the version to watch from."""
         listed = await self._client.list(PODS, namespace=self._namespace, label_selector=_SELECTOR)
         present = {pod["metadata"]["name"] for pod in listed.items}
-        for name in set(self._context.pods.pods) - present:
-            self._context.pods.remove(name)
+        for book in self._pods.values():
+            for name in set(book.pods) - present:
+                book.remove(name)
         for pod in listed.items:
-            self._context.pods.update(pod)
+            if known := self._pods.get(pod["metadata"]["labels"][RUN_LABEL]):
+                known.update(pod)
         return listed.resource_version
 
     async def _follow_pods(self, version: str) -> None:
@@ -214,16 +224,16 @@ class Engine:
         return version
 
     def _pod_changed(self, kind: EventType, pod: Manifest) -> None:
-        if kind is EventType.DELETED:
-            self._context.pods.remove(pod["metadata"]["name"])
-        else:
-            self._context.pods.update(pod)
-        self._notify(pod)
-
-    def _notify(self, pod: Manifest) -> None:
         metadata = pod["metadata"]
-        execution = self._executions.get(metadata["labels"][RUN_LABEL])
-        if execution is not None:
+        run_id = metadata["labels"][RUN_LABEL]
+        book = self._pods.get(run_id)
+        if book is None:
+            return
+        if kind is EventType.DELETED:
+            book.remove(metadata["name"])
+        else:
+            book.update(pod)
+        if execution := self._executions.get(run_id):
             execution.task_changed(metadata.get("annotations", {}).get(TASK_ID_ANNOTATION, ""))
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from kubeloop.errors import ApiError, ConflictError, InputError, TransientError
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.conditions import evaluate_condition
-from kubeloop.local.pipelines.context import EngineContext
+from kubeloop.local.pipelines.context import EngineContext, PodBook
 from kubeloop.local.pipelines.executor import render_artifact
 from kubeloop.local.pipelines.facts import run_facts
 from kubeloop.local.pipelines.recording import Recorder, change_state, summarize_failure
@@ -47,14 +47,21 @@ _TERMINATED = "The run was terminated."
 class RunExecution:
     """Runs one run to its end."""
 
-    def __init__(self, run: Run, pipeline: ir.Pipeline, *, context: EngineContext) -> None:
+    def __init__(
+        self, run: Run, pipeline: ir.Pipeline, *, context: EngineContext, pods: PodBook
+    ) -> None:
         self._run = run
         self._pipeline = pipeline
         self._context = context
         self._facts = run_facts(run)
         self._recorder = Recorder(context)
         self._steps = StepRunner(
-            context, run, recorder=self._recorder, facts=self._facts, wake=self._wake_later
+            context,
+            run,
+            recorder=self._recorder,
+            pods=pods,
+            facts=self._facts,
+            wake=self._wake_later,
         )
         self._nodes: dict[str, Node] = {}
         self._due: dict[str, None] = {}

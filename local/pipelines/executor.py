@@ -157,31 +157,13 @@ def build_pod(
     Raises:
         InputError: The command names an input or output that has no value.
     """
-    scope = _build_scope(plan, build_executor_input(plan))
-    container: Manifest = {
-        "name": CONTAINER_NAME,
-        "image": resolve_text(plan.container.image, scope),
-        "env": [*_build_env(plan, attempt, scope), *settings.env],
-    }
-    if command := resolve_arguments(plan.container.command, scope):
-        container["command"] = command
-    if arguments := resolve_arguments(plan.container.args, scope):
-        container["args"] = arguments
-    if resources := _build_resources(plan.container.resources, scope):
-        container["resources"] = resources
-    if settings.image_pull_policy:
-        container["imagePullPolicy"] = settings.image_pull_policy
-    if settings.mounts:
-        container["volumeMounts"] = settings.mounts
-    spec: Manifest = {
+    spec = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_PERIOD_SECONDS,
-        "containers": [container],
+        "activeDeadlineSeconds": settings.active_deadline_seconds,
+        "containers": [_build_container(plan, attempt, settings)],
+        "volumes": settings.volumes,
     }
-    if settings.volumes:
-        spec["volumes"] = settings.volumes
-    if settings.active_deadline_seconds is not None:
-        spec["activeDeadlineSeconds"] = settings.active_deadline_seconds
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -196,8 +178,28 @@ def build_pod(
                 PIPELINE_ANNOTATION: task.pipeline_name,
             },
         },
-        "spec": spec,
+        "spec": _present(spec),
     }
+
+
+def _build_container(plan: Plan, attempt: Attempt, settings: PodSettings) -> Manifest:
+    scope = _build_scope(plan, build_executor_input(plan))
+    return _present(
+        {
+            "name": CONTAINER_NAME,
+            "image": resolve_text(plan.container.image, scope),
+            "imagePullPolicy": settings.image_pull_policy,
+            "command": resolve_arguments(plan.container.command, scope),
+            "args": resolve_arguments(plan.container.args, scope),
+            "env": [*_build_env(plan, attempt, scope), *settings.env],
+            "resources": _build_resources(plan.container.resources, scope),
+            "volumeMounts": settings.mounts,
+        }
+    )
+
+
+def _present(values: Manifest) -> Manifest:
+    return {key: value for key, value in values.items() if value not in (None, "", [], {})}
 
 
 def _build_env(plan: Plan, attempt: Attempt, scope: Scope) -> list[Manifest]:

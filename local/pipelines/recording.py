@@ -43,13 +43,14 @@ class Recorder:
         """Store how a task ended."""
         now = self._context.clock()
         task = node.record
+        has_run = state not in (TaskState.NOT_RUN, TaskState.SKIPPED)
         self.save(
             node,
             replace(
                 task,
                 state=state,
                 end_time=now,
-                start_time=task.start_time or now,
+                start_time=task.start_time or (now if has_run else 0.0),
                 outputs=outputs or task.outputs,
                 error=error,
             ),

@@ -226,18 +226,6 @@ def render_tasks(tasks: Sequence[Task], *, artifacts: Mapping[str, Artifact]) ->
 
 def render_task(task: Task, *, children: Iterable[Task], artifacts: Mapping[str, Artifact]) -> Json:
     """A run-scoped task."""
-    metadata = _present(
-        {
-            "message": task.status_message,
-            "cached_from_task_id": task.cached_from,
-            "fingerprint_parts": task.fingerprint_parts,
-        }
-    )
-    attributes: Json = {}
-    if task.iteration_index >= 0:
-        attributes["iteration_index"] = str(task.iteration_index)
-    if task.iteration_count >= 0:
-        attributes["iteration_count"] = str(task.iteration_count)
     return _present(
         {
             "name": task.name,
@@ -251,10 +239,16 @@ def render_task(task: Task, *, children: Iterable[Task], artifacts: Mapping[str,
             "end_time": _time(task.end_time),
             "status": _RUNTIME_STATES.get(task.state, task.state),
             "state": "RUNTIME_STATE_UNSPECIFIED" if task.state is TaskState.NOT_RUN else task.state,
-            "status_metadata": metadata,
+            "status_metadata": _present(
+                {
+                    "message": task.status_message,
+                    "cached_from_task_id": task.cached_from,
+                    "fingerprint_parts": task.fingerprint_parts,
+                }
+            ),
             "state_history": _history(task.state_history),
             "type": task.type,
-            "type_attributes": attributes,
+            "type_attributes": _type_attributes(task),
             "error": _error(task.error),
             "parent_task_id": task.parent_id,
             "scope_path": task.path,
@@ -266,6 +260,15 @@ def render_task(task: Task, *, children: Iterable[Task], artifacts: Mapping[str,
             "outputs": _values(task, task.outputs, artifacts=artifacts, kind=InputKind.OUTPUT),
         }
     )
+
+
+def _type_attributes(task: Task) -> Json:
+    attributes: Json = {}
+    if task.iteration_index >= 0:
+        attributes["iteration_index"] = str(task.iteration_index)
+    if task.iteration_count >= 0:
+        attributes["iteration_count"] = str(task.iteration_count)
+    return attributes
 
 
 def _pods(task: Task) -> list[Json]:

@@ -36,6 +36,12 @@ class _Values:
     artifacts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
 
+    def put(self, name: str, value: JsonValue, *, origin: Origin) -> None:
+        """Set a parameter; None leaves it without a value."""
+        self.origins[name] = origin
+        if value is not None:
+            self.parameters[name] = value
+
     def freeze(self) -> TaskValues:
         return TaskValues(
             parameters=self.parameters, artifacts=self.artifacts, origins=self.origins
@@ -57,25 +63,19 @@ def resolve_inputs(
         InputError: A required input has no value, or a value does not fit the declared type.
     """
     values = _Values()
-    constants: list[str] = []
+    constants: dict[str, JsonValue] = {}
     for name, given in spec.parameters.items():
         if isinstance(given.source, ir.Constant):
-            constants.append(name)
+            constants[name] = given.source.value
             continue
         value, origin = _find_parameter(given.source, parent=parent, facts=facts)
         if given.selector and value is not None:
             value = select(value, given.selector)
-        values.origins[name] = origin
-        if value is not None:
-            values.parameters[name] = value
+        values.put(name, value, origin=origin)
     scope = Scope(parameters=dict(values.parameters), facts=facts)
-    for name in constants:
-        source = spec.parameters[name].source
-        assert isinstance(source, ir.Constant)
-        values.origins[name] = Origin(kind=InputKind.RUNTIME_VALUE_INPUT)
-        value = resolve_value(source.value, scope)
-        if value is not None:
-            values.parameters[name] = value
+    for name, constant in constants.items():
+        origin = Origin(kind=InputKind.RUNTIME_VALUE_INPUT)
+        values.put(name, resolve_value(constant, scope), origin=origin)
     for name, artifact_source in spec.artifacts.items():
         found, origin = _find_artifacts(artifact_source, parent=parent)
         values.origins[name] = origin

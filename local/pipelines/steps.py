@@ -18,7 +18,8 @@ from kubeloop.errors import AlreadyExistsError, ApiError, InputError, NotFoundEr
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Manifest
 from kubeloop.local.pipelines import caching, ir
-from kubeloop.local.pipelines.context import EngineContext
+from kubeloop.local.pipelines.claims import is_claim_step, run_claim_step
+from kubeloop.local.pipelines.context import EngineContext, PodBook
 from kubeloop.local.pipelines.executor import (
     CONTAINER_NAME,
     GRACE_PERIOD_SECONDS,
@@ -57,12 +58,14 @@ class StepRunner:
         run: Run,
         *,
         recorder: Recorder,
+        pods: PodBook,
         facts: dict[str, str],
         wake: Wake,
     ) -> None:
         self._context = context
         self._run = run
         self._recorder = recorder
+        self._pods = pods
         self._facts = facts
         self._wake = wake
         self._stopping: set[str] = set()
@@ -96,6 +99,11 @@ class StepRunner:
             return
         if isinstance(node.component.executor, ir.ImporterSpec):
             await import_artifact(
+                node, run=self._run, context=self._context, recorder=self._recorder
+            )
+            return
+        if is_claim_step(node):
+            await run_claim_step(
                 node, run=self._run, context=self._context, recorder=self._recorder
             )
             return
@@ -201,7 +209,7 @@ class StepRunner:
             except AlreadyExistsError:
                 continue  # left by a run of this identifier whose record is gone
             break
-        self._context.pods.update(created)
+        self._pods.update(created)
         attempt = replace(attempt, pod_uid=created["metadata"]["uid"])
         self._recorder.save(node, replace(node.record, attempt=attempt))
 
@@ -210,9 +218,9 @@ class StepRunner:
         task = node.record
         assert task.attempt is not None
         self._context.slots.take(task.task_id, wake=lambda: None, force=True)
-        pod = self._context.pods.pods.get(task.attempt.pod_name)
+        pod = self._pods.pods.get(task.attempt.pod_name)
         if pod is None:
-            if task.attempt.pod_name in self._context.pods.deleted:
+            if task.attempt.pod_name in self._pods.deleted:
                 self._fail(node, f"Task {task.name!r} failed: its Pod was deleted.")
             else:
                 await self._relaunch(node)
@@ -294,7 +302,7 @@ class StepRunner:
             return
         assert task.attempt is not None
         name = task.attempt.pod_name
-        pod = self._context.pods.pods.get(name)
+        pod = self._pods.pods.get(name)
         if pod is not None and not is_over(pod):
             if name not in self._stopping:
                 self._stopping.add(name)
@@ -319,7 +327,7 @@ class StepRunner:
                 grace_period_seconds=GRACE_PERIOD_SECONDS,
             )
         except NotFoundError:
-            self._context.pods.remove(name)
+            self._pods.remove(name)
 
     async def _read_log(self, pod: Manifest) -> str:
         try:

@@ -12,23 +12,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from kubeloop.errors import InputError
 from kubeloop.local.pipelines import records
 from kubeloop.local.pipelines.records import (
     Artifact,
-    ArtifactTask,
     Experiment,
-    PipelineRecord,
-    PipelineVersion,
-    RecurringRun,
     Run,
     RuntimeState,
-    StorageState,
     Task,
+)
+from kubeloop.local.pipelines.schema import (
+    ARTIFACT_TASKS,
+    ARTIFACTS,
+    EXPERIMENTS,
+    PIPELINES,
+    RECURRING_RUNS,
+    RUNS,
+    TASKS,
+    VERSIONS,
 )
 from kubeloop.local.pipelines.tables import Query, Table
 
+_VERSION = 1  # of the form of records
 _DEFAULT_DESCRIPTION = "All runs created without specifying an experiment will be grouped here."
 
 
@@ -46,92 +53,25 @@ class Store:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute("PRAGMA busy_timeout = 5000")
         self._depth = 0
-        self._open_tables()
+        self._check_version(path)
+        self.experiments = Table(self._connection, EXPERIMENTS)
+        self.pipelines = Table(self._connection, PIPELINES)
+        self.versions = Table(self._connection, VERSIONS)
+        self.runs = Table(self._connection, RUNS)
+        self.tasks = Table(self._connection, TASKS)
+        self.artifacts = Table(self._connection, ARTIFACTS)
+        self.artifact_tasks = Table(self._connection, ARTIFACT_TASKS)
+        self.recurring_runs = Table(self._connection, RECURRING_RUNS)
 
-    def _open_tables(self) -> None:
-        connection = self._connection
-        named = ("display_name", "created_at", "namespace", "description")
-        self.experiments = Table[Experiment](
-            connection,
-            name="experiments",
-            decode=_decode_experiment,
-            key="experiment_id",
-            columns=(*named, "storage_state", "last_run_created_at"),
-        )
-        self.pipelines = Table[PipelineRecord](
-            connection,
-            name="pipelines",
-            decode=lambda row: PipelineRecord(**row),
-            key="pipeline_id",
-            columns=("name", *named),
-        )
-        self.versions = Table[PipelineVersion](
-            connection,
-            name="pipeline_versions",
-            decode=lambda row: PipelineVersion(**row),
-            key="pipeline_version_id",
-            columns=("pipeline_id", "name", "display_name", "created_at", "description"),
-            indexes=("pipeline_id",),
-        )
-        self.runs = Table[Run](
-            connection,
-            name="runs",
-            decode=_decode_run,
-            key="run_id",
-            columns=(
-                *named,
-                "scheduled_at",
-                "finished_at",
-                "experiment_id",
-                "storage_state",
-                "state",
-                "recurring_run_id",
-            ),
-            indexes=("experiment_id", "created_at"),
-        )
-        self.tasks = Table[Task](
-            connection,
-            name="tasks",
-            decode=_decode_task,
-            key="task_id",
-            columns=(
-                "run_id",
-                "parent_id",
-                "name",
-                "display_name",
-                "state",
-                "type",
-                "create_time",
-                "start_time",
-                "end_time",
-                "pipeline_name",
-                "fingerprint",
-            ),
-            indexes=("run_id", "parent_id", "fingerprint, pipeline_name"),
-        )
-        self.artifacts = Table[Artifact](
-            connection,
-            name="artifacts",
-            decode=lambda row: Artifact(**row),
-            key="artifact_id",
-            columns=("name", "schema_title", "uri", "created_at", "namespace", "run_id", "task_id"),
-            indexes=("uri", "run_id"),
-        )
-        self.artifact_tasks = Table[ArtifactTask](
-            connection,
-            name="artifact_tasks",
-            decode=lambda row: ArtifactTask(**{**row, "type": records.InputKind(row["type"])}),
-            key="id",
-            columns=("artifact_id", "run_id", "task_id", "type"),
-            indexes=("artifact_id", "run_id", "task_id"),
-        )
-        self.recurring_runs = Table[RecurringRun](
-            connection,
-            name="recurring_runs",
-            decode=lambda row: RecurringRun(**row),
-            key="recurring_run_id",
-            columns=(*named, "updated_at", "experiment_id", "enabled"),
-        )
+    def _check_version(self, path: Path | None) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            self._connection.close()
+            raise InputError(
+                f"{path} is of format {version}, which this kubeloop does not read (it reads "
+                f"{_VERSION}); use the kubeloop that wrote it, or another state folder."
+            )
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def __enter__(self) -> Self:
         return self
@@ -212,41 +152,3 @@ class Store:
         with self.transaction():
             for table in (self.tasks, self.artifact_tasks, self.runs):
                 table.delete("run_id = ?", (run_id,))
-
-
-def _history(row: dict[str, Any]) -> tuple[records.StateChange, ...]:
-    return tuple(records.StateChange(**item) for item in row["state_history"])
-
-
-def _decode_experiment(row: dict[str, Any]) -> Experiment:
-    return Experiment(**{**row, "storage_state": StorageState(row["storage_state"])})
-
-
-def _decode_run(row: dict[str, Any]) -> Run:
-    row["storage_state"] = StorageState(row["storage_state"])
-    row["state"] = RuntimeState(row["state"])
-    row["state_history"] = _history(row)
-    return Run(**row)
-
-
-def _decode_values(row: dict[str, Any]) -> records.TaskValues:
-    return records.TaskValues(
-        parameters=row["parameters"],
-        artifacts={name: tuple(found) for name, found in row["artifacts"].items()},
-        origins={
-            name: records.Origin(**{**item, "kind": records.InputKind(item["kind"])})
-            for name, item in row["origins"].items()
-        },
-    )
-
-
-def _decode_task(row: dict[str, Any]) -> Task:
-    row["type"] = records.TaskType(row["type"])
-    row["state"] = records.TaskState(row["state"])
-    row["state_history"] = _history(row)
-    row["inputs"] = _decode_values(row["inputs"])
-    row["outputs"] = _decode_values(row["outputs"])
-    row["failed_pods"] = tuple(row["failed_pods"])
-    if row["attempt"] is not None:
-        row["attempt"] = records.Attempt(**row["attempt"])
-    return Task(**row)

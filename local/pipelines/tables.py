@@ -7,7 +7,7 @@ or sorted by. Records stay plain dataclasses: what a field means is said once, i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,30 +26,33 @@ class Query:
     limit: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema(Generic[T]):
+    """How records of one kind are kept; columns are fields of the record."""
+
+    name: str
+    decode: Callable[[dict[str, Any]], T]
+    key: str
+    columns: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+
+
 class Table(Generic[T]):
     """Stores records of one kind by their key."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        name: str,
-        decode: Callable[[dict[str, Any]], T],
-        key: str,
-        columns: Sequence[str] = (),
-        indexes: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, schema: Schema[T]) -> None:
+        name, key = schema.name, schema.key
         self._connection = connection
         self._name = name
-        self._decode = decode
+        self._decode = schema.decode
         self._key = key
-        self._columns = tuple(columns)
+        self._columns = schema.columns
         described = "".join(f', "{column}"' for column in self._columns)
         connection.execute(
             f'CREATE TABLE IF NOT EXISTS {name} ("{key}" TEXT PRIMARY KEY{described}, '
             "record BLOB NOT NULL)"
         )
-        for index in indexes:
+        for index in schema.indexes:
             label = index.replace(",", "_").replace(" ", "")
             connection.execute(f"CREATE INDEX IF NOT EXISTS {name}_{label} ON {name} ({index})")
         names = ", ".join(f'"{column}"' for column in (key, *self._columns, "record"))

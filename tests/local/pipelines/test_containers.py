@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from kfp import dsl, kubernetes
-from kubeloop.local.api.resources import PODS
+from kubeloop.local.api.resources import PERSISTENT_VOLUME_CLAIMS, PODS
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
 
@@ -115,6 +115,9 @@ def test_platform_configuration_reaches_the_pod(runner: Any) -> None:
     stage.call(create({"apiVersion": "v1", **secret, "data": {"key": key}}))
     settings = {"kind": "ConfigMap", "metadata": {**metadata, "name": "settings"}}
     stage.call(create({"apiVersion": "v1", **settings, "data": {"level": "debug"}}))
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {**metadata, "name": "data"}}
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    stage.call(create({"apiVersion": "v1", **claim, "spec": wanted}))
     run = runner.run(configured)
     assert run.state == "SUCCEEDED", run.error
     (pod,) = run.task("environment")["pods"]
@@ -148,6 +151,38 @@ def _check_manifest(manifest: dict[str, Any], run: Any) -> None:
     assert volumes[mounts["/etc/credentials"]]["secret"]["secretName"] == "credentials"
     assert volumes[mounts["/etc/settings"]]["configMap"]["optional"] is True
     assert "nodeSelector" not in spec
+
+
+def test_claims_are_made_mounted_and_deleted(runner: Any) -> None:
+    @dsl.container_component
+    def put(text: str):
+        return dsl.ContainerSpec(
+            image="busybox", command=["sh", "-c", 'printf %s "$0" > /claim/file'], args=[text]
+        )
+
+    @dsl.container_component
+    def take(out: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(
+            image="busybox", command=["sh", "-c", 'cat /claim/file > "$0"'], args=[out]
+        )
+
+    @dsl.pipeline(name="claiming")
+    def claiming():
+        claim = kubernetes.CreatePVC(
+            pvc_name_suffix="scratch", access_modes=["ReadWriteOnce"], size="1Gi"
+        )
+        written = put(text="kept")
+        taken = take().after(written)
+        for task in (written, taken):
+            kubernetes.mount_pvc(task, claim.outputs["name"], "/claim")
+        kubernetes.DeletePVC(pvc_name=claim.outputs["name"]).after(taken)
+
+    run = runner.run(claiming)
+    assert run.state == "SUCCEEDED", run.error
+    assert run.output("take", "out") == "kept"
+    assert run.output("createpvc", "name").endswith("-scratch")
+    claims = runner.stage.call(runner.stage.client.list(PERSISTENT_VOLUME_CLAIMS)).items
+    assert run.output("createpvc", "name") not in [item["metadata"]["name"] for item in claims]
 
 
 def test_executor_input_holds_what_the_sdk_reads(runner: Any) -> None:

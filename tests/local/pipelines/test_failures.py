@@ -125,8 +125,56 @@ def test_a_retried_run_keeps_what_succeeded(runner: Any, tmp_path: Path) -> None
     again = runner.wait(run.run_id)
     assert again.state == "SUCCEEDED", again.error
     assert again.output("crash-until") == "1"
+    assert again.error == ""
     states = [change["state"] for change in again.json["state_history"]]
     assert states == ["PENDING", "RUNNING", "FAILED", "PENDING", "RUNNING", "SUCCEEDED"]
+
+
+def test_a_retried_loop_runs_only_the_iterations_that_did_not_succeed(
+    runner: Any, tmp_path: Path
+) -> None:
+    @dsl.container_component
+    def need(folder: str, item: int, out: dsl.OutputPath(int)):
+        script = 'echo . >> "$0/ran-$1"; test "$1" != 2 -o -e "$0/ready" && echo "$1" > "$2"'
+        return dsl.ContainerSpec(
+            image="busybox", command=["sh", "-c", script], args=[folder, item, out]
+        )
+
+    @dsl.pipeline(name="looping")
+    def looping(folder: str):
+        with dsl.ParallelFor([1, 2, 3], parallelism=1) as item:
+            need(folder=folder, item=item).set_caching_options(False)
+
+    run = runner.run(looping, folder=str(tmp_path))
+    assert run.state == "FAILED"
+    assert "for-loop-2.2" not in run.states()
+    (tmp_path / "ready").touch()
+    runner.http("POST", f"runs/{run.run_id}:retry")
+    again = runner.wait(run.run_id)
+    assert again.state == "SUCCEEDED", again.error
+    counts = [len((tmp_path / f"ran-{item}").read_text().split()) for item in (1, 2, 3)]
+    assert counts == [1, 2, 1]
+
+
+def test_a_retried_run_runs_its_exit_task_again(runner: Any, tmp_path: Path) -> None:
+    @dsl.container_component
+    def leave(folder: str, name: str):
+        script = 'echo . >> "$0/$1"; test "$1" = exit -o -e "$0/ready"'
+        return dsl.ContainerSpec(image="busybox", command=["sh", "-c", script], args=[folder, name])
+
+    @dsl.pipeline(name="leaving")
+    def leaving(folder: str):
+        final = leave(folder=folder, name="exit").set_caching_options(False)
+        with dsl.ExitHandler(final):
+            leave(folder=folder, name="body").set_caching_options(False)
+
+    run = runner.run(leaving, folder=str(tmp_path))
+    assert run.state == "FAILED"
+    (tmp_path / "ready").touch()
+    runner.http("POST", f"runs/{run.run_id}:retry")
+    assert runner.wait(run.run_id).state == "SUCCEEDED"
+    counts = {name: len((tmp_path / name).read_text().split()) for name in ("body", "exit")}
+    assert counts == {"body": 2, "exit": 2}
 
 
 def test_a_run_that_succeeded_is_not_retried(runner: Any, tmp_path: Path) -> None:

@@ -3,23 +3,22 @@
 # KFP reads annotations that are no types to mypy.
 # mypy: disable-error-code="no-untyped-def, valid-type, type-arg, no-any-return, name-match"
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kfp import dsl
-from kubeloop.local.api.resources import CONFIG_MAPS, JOBS, PODS
+from kubeloop.local.api.resources import JOBS, PODS
 from kubeloop.testing.pipelines import running_pipelines
+from kubeloop.testing.processes import is_alive
 from kubeloop.testing.waiting import wait_until
 
 
 @dsl.container_component
-def rest(out: dsl.OutputPath(int)):
-    return dsl.ContainerSpec(
-        image="busybox", command=["sh", "-c", 'echo 1 > "$0"; exec sleep 600'], args=[out]
-    )
+def rest(folder: str):
+    script = 'touch "$0/$$$$"; exec sleep 600'
+    return dsl.ContainerSpec(image="busybox", command=["sh", "-c", script], args=[folder])
 
 
 @dsl.container_component
@@ -39,11 +38,11 @@ def increase(marker: str, number: int, out: dsl.OutputPath(int)):
 
 
 @dsl.pipeline(name="resting")
-def resting():
-    first = rest().set_caching_options(False)
-    rest().after(first).set_caching_options(False)
+def resting(folder: str):
+    first = rest(folder=folder).set_caching_options(False)
+    rest(folder=folder).after(first).set_caching_options(False)
     with dsl.ParallelFor([1, 2]) as _:
-        rest().set_caching_options(False)
+        rest(folder=folder).set_caching_options(False)
 
 
 @dsl.pipeline(name="surviving")
@@ -58,26 +57,35 @@ def surviving(marker: str, path: str) -> int:
     return third.outputs["out"]
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _wait_for_pods(runner: Any, run_id: str, number: int) -> list[str]:
+    """Wait until so many Pods of a run are running; answers the names of all of the run."""
+
+    async def names(phase: str = "") -> list[str]:
+        client = runner.stage.client
+        selector = f"pipeline/runid={run_id}"
+        pods = (await client.list(PODS, namespace="default", label_selector=selector)).items
+        return [
+            pod["metadata"]["name"] for pod in pods if not phase or pod["status"]["phase"] == phase
+        ]
+
+    async def are_running() -> bool:
+        return len(await names("Running")) == number
+
+    runner.stage.call(wait_until(are_running, timeout_seconds=20))
+    return list(runner.stage.call(names()))
 
 
-def test_terminating_a_run_ends_its_processes_and_its_state(
-    runner: Any,
-) -> None:
-    kubelet = runner.stage.kubelet
-    run_id = runner.submit(resting)
-    runner.until(lambda: len(kubelet.live_processes) == 3)
-    pids = kubelet.live_processes
+def test_terminating_a_run_ends_its_processes_and_its_state(runner: Any, tmp_path: Path) -> None:
+    run_id = runner.submit(resting, folder=str(tmp_path))
+    _wait_for_pods(runner, run_id, 3)
+    runner.until(lambda: len(list(tmp_path.iterdir())) == 3)
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert all(is_alive(pid) for pid in pids)
     runner.client.terminate_run(run_id)
     assert runner.view(run_id).state in ("CANCELING", "FAILED")
     run = runner.wait(run_id)
     assert (run.state, run.error) == ("FAILED", "The run was terminated.")
-    assert not any(_is_alive(pid) for pid in pids)
+    assert not any(is_alive(pid) for pid in pids)
     assert run.states()["rest"] == "FAILED"
     assert run.states()["rest-2"] == "RUNTIME_STATE_UNSPECIFIED"
     history = [change["state"] for change in run.json["state_history"]]
@@ -87,10 +95,10 @@ def test_terminating_a_run_ends_its_processes_and_its_state(
     assert "Row not found" in again.json()["message"]
 
 
-def test_jobs_that_a_terminated_run_left_are_deleted(runner: Any) -> None:
+def test_jobs_that_a_terminated_run_left_are_deleted(runner: Any, tmp_path: Path) -> None:
     stage = runner.stage
-    run_id = runner.submit(resting)
-    runner.until(lambda: len(stage.kubelet.live_processes) == 3)
+    run_id = runner.submit(resting, folder=str(tmp_path))
+    _wait_for_pods(runner, run_id, 3)
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
     for name, label in (("left", run_id), ("other", "another-run")):
         metadata = {"name": name, "namespace": "default", "labels": {"pipeline/runid": label}}
@@ -99,31 +107,21 @@ def test_jobs_that_a_terminated_run_left_are_deleted(runner: Any) -> None:
     runner.client.terminate_run(run_id)
     runner.wait(run_id)
 
-    async def names() -> list[str]:
+    async def only_other_is_left() -> bool:
         jobs = await stage.client.list(JOBS, namespace="default")
-        return [job["metadata"]["name"] for job in jobs.items]
+        return [job["metadata"]["name"] for job in jobs.items] == ["other"]
 
-    async def only_other() -> bool:
-        return await names() == ["other"]
-
-    stage.call(wait_until(only_other))
+    stage.call(wait_until(only_other_is_left))
 
 
-def test_a_deleted_run_is_forgotten_with_its_pods(runner: Any) -> None:
-    stage = runner.stage
-    run_id = runner.submit(resting)
-    runner.until(lambda: len(stage.kubelet.live_processes) == 3)
+def test_a_deleted_run_is_forgotten_with_its_pods(runner: Any, tmp_path: Path) -> None:
+    run_id = runner.submit(resting, folder=str(tmp_path))
+    names = set(_wait_for_pods(runner, run_id, 3))
+    runner.until(lambda: len(list(tmp_path.iterdir())) == 3)
     runner.client.delete_run(run_id)
     assert runner.http("GET", f"runs/{run_id}").status_code == 404
-
-    async def is_clean() -> bool:
-        pods = await stage.client.list(
-            PODS, namespace="default", label_selector=f"pipeline/runid={run_id}"
-        )
-        return not pods.items
-
-    stage.call(wait_until(is_clean))
-    runner.until(lambda: not stage.kubelet.live_processes)
+    runner.until(lambda: not names & set(runner.stage.pod_names()))
+    assert not any(is_alive(int(path.name)) for path in tmp_path.iterdir())
 
 
 def test_a_restarted_engine_follows_the_running_pod(
@@ -132,8 +130,7 @@ def test_a_restarted_engine_follows_the_running_pod(
     marker, path = tmp_path / "marker", tmp_path / "go"
     with running_pipelines(tmp_path / "stage") as stage:
         runner = make_runner(stage)
-        run_id = runner.submit(surviving, marker=str(marker), path=str(path))
-        runner.until(lambda: marker.exists() and marker.read_text() == "1\n2\n")
+        run_id = _submit_surviving(runner, marker, path)
         stage.stop_engine()
         path.touch()
         stage.start_engine()
@@ -150,75 +147,73 @@ def test_a_pod_that_ended_while_the_engine_was_away_is_not_run_again(
     marker, path = tmp_path / "marker", tmp_path / "go"
     with running_pipelines(tmp_path / "stage") as stage:
         runner = make_runner(stage)
-        run_id = runner.submit(surviving, marker=str(marker), path=str(path))
-        runner.until(lambda: marker.exists() and marker.read_text() == "1\n2\n")
+        run_id = _submit_surviving(runner, marker, path)
         stage.stop_engine()
         path.touch()
-        runner.until(lambda: not stage.kubelet.live_processes)
+        runner.until(lambda: not stage.pod_names(phase="Running"))
         stage.start_engine()
         run = runner.wait(run_id)
         assert run.state == "SUCCEEDED", run.error
         assert sorted(marker.read_text().split()) == ["1", "10", "2", "20", "3"]
 
 
-@pytest.mark.parametrize("is_deleted", [False, True])
-def test_a_task_whose_pod_was_lost_runs_again_in_a_new_folder(
-    tmp_path: Path, make_runner: Callable[[Any], Any], is_deleted: bool
+def _submit_surviving(runner: Any, marker: Path, path: Path) -> str:
+    """Start a run and wait until its second step has begun to wait for `path`."""
+    run_id: str = runner.submit(surviving, marker=str(marker), path=str(path))
+    runner.until(lambda: marker.exists() and marker.read_text() == "1\n2\n")
+    return run_id
+
+
+@pytest.mark.parametrize("end", ["shut down", "killed", "deleted"])
+def test_a_task_whose_pod_was_lost_runs_again_once_in_a_new_folder(
+    tmp_path: Path, make_runner: Callable[[Any], Any], end: str
 ) -> None:
     marker, path = tmp_path / "marker", tmp_path / "go"
     with running_pipelines(tmp_path / "stage") as stage:
         runner = make_runner(stage)
-        run_id = runner.submit(surviving, marker=str(marker), path=str(path))
-        runner.until(lambda: marker.exists() and marker.read_text() == "1\n2\n")
+        run_id = _submit_surviving(runner, marker, path)
+        (name,) = stage.pod_names(phase="Running")
+        before = stage.call(stage.client.get(PODS, name, namespace="default"))
         stage.stop_engine()
-        if is_deleted:
-            stage.call(_delete_pod(stage, "wait-for-file"))
-        else:
-            stage.call(stage.kubelet.lose_all())
-        path.touch()
+        stage.stop_kubelet()
+        if end == "killed":  # the last that was written is that the Pod runs
+            status = {"status": before["status"]}
+            patch = stage.client.patch(
+                PODS, name, namespace="default", body=status, subresource="status"
+            )
+            stage.call(patch)
+        elif end == "deleted":
+            stage.call(stage.client.delete(PODS, name, namespace="default", grace_period_seconds=0))
+        stage.start_kubelet()
         stage.start_engine()
+        runner.until(lambda: marker.read_text() == "1\n2\n2\n")
+        path.touch()
         run = runner.wait(run_id)
         assert run.state == "SUCCEEDED", run.error
         assert run.output("") == 4
         assert sorted(marker.read_text().split()) == ["1", "10", "2", "2", "20", "3"]
         folder = stage.pipeline_root / "surviving" / run_id / "wait-for-file"
-        assert len(list(folder.iterdir())) == 2
+        assert len(list(folder.iterdir())) == (1 if end == "shut down" else 2)
 
 
-async def _delete_pod(stage: Any, task: str) -> None:
-    async def names() -> list[str]:
-        pods = await stage.client.list(PODS, namespace="default")
-        return [
-            pod["metadata"]["name"]
-            for pod in pods.items
-            if pod["metadata"]["annotations"]["kubeloop.dev/task"] == task
-        ]
-
-    async def is_gone() -> bool:
-        return not await names()
-
-    for name in await names():
-        await stage.client.delete(PODS, name, namespace="default", grace_period_seconds=1)
-    await wait_until(is_gone)
-
-
-def test_a_run_submitted_before_a_restart_runs_after_it(
+def test_runs_go_on_after_a_restart_within_the_limit_of_active_pods(
     tmp_path: Path, make_runner: Callable[[Any], Any]
 ) -> None:
+    pids = tmp_path / "pids"
+    pids.mkdir()
     with running_pipelines(tmp_path / "stage", max_active_pods=1) as stage:
         runner = make_runner(stage)
-        run_id = runner.submit(resting)
-        runner.until(lambda: len(stage.kubelet.live_processes) == 1)
-        second = runner.submit(resting)
+        first = runner.submit(resting, folder=str(pids))
+        _wait_for_pods(runner, first, 1)
+        second = runner.submit(resting, folder=str(pids))
         stage.stop_engine()
         stage.start_engine()
-        assert {runner.view(run_id).state, runner.view(second).state} <= {"PENDING", "RUNNING"}
-        assert len(stage.kubelet.started) == 1
-        runner.client.terminate_run(run_id)
-        runner.client.terminate_run(second)
-        assert runner.wait(run_id).state == "FAILED"
-        assert runner.wait(second).state == "FAILED"
-        assert len(stage.kubelet.started) == 1
+        assert {runner.view(run).state for run in (first, second)} <= {"PENDING", "RUNNING"}
+        assert len(stage.pod_names()) == 1
+        for run in (first, second):
+            runner.client.terminate_run(run)
+        assert {runner.wait(run).state for run in (first, second)} == {"FAILED"}
+        assert len(list(pids.iterdir())) == 1
 
 
 def test_independent_tasks_run_at_the_same_time(tmp_path: Path, runner: Any) -> None:
@@ -235,10 +230,3 @@ def test_independent_tasks_run_at_the_same_time(tmp_path: Path, runner: Any) -> 
         meet(folder=folder, name="b", other="a")
 
     assert runner.run(meeting, folder=str(tmp_path)).state == "SUCCEEDED"
-
-
-def test_a_run_leaves_other_objects_alone(runner: Any) -> None:
-    stage = runner.stage
-    before = len(stage.call(stage.client.list(CONFIG_MAPS)).items)
-    runner.client.terminate_run(runner.submit(resting))
-    assert len(stage.call(stage.client.list(CONFIG_MAPS)).items) == before

@@ -89,6 +89,9 @@ def test_slots_are_given_in_turn_and_forced_ones_count() -> None:
     slots.release("running")
     assert woken == ["a"]
     assert slots.take("a", wake=lambda: None)
-    assert slots.take("a", wake=lambda: None)
+    assert not slots.take("c", wake=lambda: woken.append("c"))
+    slots.release("b")
+    assert woken == ["a"]
     slots.release("a")
-    assert woken == ["a", "b"]
+    assert woken == ["a", "c"]
+    assert not slots.take("d", wake=lambda: None)
