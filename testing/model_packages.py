@@ -43,7 +43,8 @@ def _classifier(linear: nn.Linear, preprocessing: ImagePreprocessing) -> ImageCl
     ).eval()
 
 
-def _write_package(folder: Path, classifier: ImageClassifier, labels: tuple[str, ...]) -> Path:
+def write_package_of(folder: Path, classifier: ImageClassifier, labels: tuple[str, ...]) -> Path:
+    """Export a classifier and write it as a package."""
     channels = classifier.preprocessing.channels
     program = folder.with_suffix(".pt2")
     save_program(export_classifier(classifier), program)
@@ -64,9 +65,9 @@ def _write_package(folder: Path, classifier: ImageClassifier, labels: tuple[str,
 
 def write_color_package(folder: Path) -> Path:
     """Write a model that names the strongest colour of an RGB image."""
-    return _write_package(folder, _colors(), COLORS)
+    return write_package_of(folder, _colors(), COLORS)
 
 
 def write_shade_package(folder: Path) -> Path:
     """Write a model that tells dark from light grey images."""
-    return _write_package(folder, _shades(), SHADES)
+    return write_package_of(folder, _shades(), SHADES)
