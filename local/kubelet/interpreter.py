@@ -25,6 +25,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -38,6 +39,10 @@ from kubeloop.local.kubelet.python_command import (
     split_python_path,
 )
 
+_PACKERS = frozenset(
+    {("gzip", "GzipFile"), ("bz2", "BZ2File"), ("lzma", "LZMAFile"), ("zipfile", "ZipFile")}
+)
+"""Files that write an end of their own when they are closed."""
 _FLUSH_FAILED = 120  # the interpreter's exit status when it cannot write out stdout
 
 
@@ -100,6 +105,7 @@ def run(
 ) -> NoReturn:
     """Run `program` to its end and exit; streams, directory and signals are set already."""
     _prepare(program, argv=argv, env=env, warmth=warmth)
+    num_threads = linux.count_threads()
     status, failure = 0, None
     try:
         _execute(program, vars(sys.modules["__main__"]))
@@ -110,7 +116,12 @@ def run(
     if failure is not None:  # printed here, where no exception is being handled
         status = _print_error(failure)
     interrupted, failure = isinstance(failure, KeyboardInterrupt), None
-    status = _shut_down(status, last_module=warmth.last_module)
+    status = _end_threads_and_handlers(status)
+    if linux.count_threads() <= num_threads:
+        # NB: not beside threads of the program's. One of Python's would stumble over what is gone;
+        # one of torch's may need the interpreter's lock to end while a destructor waits for it.
+        _take_down(warmth.last_module)
+    status = _flush_all(status)
     if interrupted:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
@@ -247,20 +258,11 @@ def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _shut_down(status: int, *, last_module: str) -> int:
+def _end_threads_and_handlers(status: int) -> int:
     _call(threading._shutdown)  # type: ignore[attr-defined]  # noqa: SLF001  # joins threads
     _call(atexit._run_exitfuncs)  # noqa: SLF001
-    if not _flush(sys.stdout):
-        status = _FLUSH_FAILED
-    _flush(sys.stderr)
-    _flush_files()  # first: of a stream and its file, the collector may finalise the file first
-    if threading.active_count() == 1:  # one that still runs would stumble over missing names
-        _take_down(last_module)
-    _flush_files()
-    if not _flush(sys.stdout):
-        status = _FLUSH_FAILED
-    linux.flush_c_streams()
-    return status
+    # Before objects go: of a stream and its file, the collector may finalise the file first.
+    return _flush_all(status)
 
 
 def _call(function: Callable[[], object]) -> None:
@@ -284,10 +286,34 @@ def _take_down(last_module: str) -> None:
         gc.collect()
 
 
+def _flush_all(status: int) -> int:
+    """Write out what the program left in buffers; the status, changed if that fails."""
+    _flush_files()
+    if not _flush(sys.stdout):
+        status = _FLUSH_FAILED
+    _flush(sys.stderr)
+    linux.flush_c_streams()
+    return status
+
+
 def _flush_files() -> None:
+    """Do what the finalisers of open files would do: texts first, then packers, then bytes."""
+    texts, packers, buffers = [], [], []
     for item in gc.get_objects():
-        if type(item) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            _flush(item)
+        kind = type(item)
+        if kind is io.TextIOWrapper:
+            texts.append(item)
+        elif kind is io.BufferedWriter or kind is io.BufferedRandom:
+            buffers.append(item)
+        elif (kind.__module__, kind.__name__) in _PACKERS:
+            packers.append(item)
+    for text in texts:
+        _flush(text)
+    for packer in packers:
+        with suppress(Exception):
+            packer.close()
+    for buffer in buffers:
+        _flush(buffer)
 
 
 def _flush(stream: Any) -> bool:  # any object with `flush`, or None

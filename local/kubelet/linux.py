@@ -81,6 +81,16 @@ def count_threads() -> int:
         return 1
 
 
+def is_thread_busy(name: str) -> bool:
+    """Whether a thread of this process with that name is doing anything but sleep."""
+    for task in Path("/proc/self/task").iterdir() if _IS_LINUX else ():
+        with suppress(OSError):
+            command, _, fields = (task / "stat").read_text("utf-8", "replace").rpartition(")")
+            if command.partition("(")[2] == name and fields.split()[0] != "S":
+                return True
+    return False
+
+
 def count_cpus() -> int:
     """Processors this process may run on."""
     if hasattr(os, "sched_getaffinity"):

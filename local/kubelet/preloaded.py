@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import importlib
 import logging
 import os
@@ -45,6 +46,9 @@ _BLAS_SETTERS = (
     "openblas_set_num_threads64_",
     "openblas_set_num_threads",
 )
+_GLOO_THREAD = "pt_gloo_runloop"
+_SETTLE_STEP_SECONDS = 0.002
+_SETTLE_SECONDS = 0.2
 _blas_setters: list[Callable[[int], object]] = []
 
 
@@ -68,6 +72,7 @@ def preload(names: Iterable[str]) -> Preload:
             skipped[name] = f"{type(error).__name__}: {error}"
     _blas_setters[:] = _find_blas_setters()
     _forget_exit_work()
+    _settle_before_destroying_groups()
     return Preload(skipped=skipped, seconds=time.perf_counter() - started)
 
 
@@ -165,6 +170,31 @@ def _forget_exit_work() -> None:
         finalizer.atexit = False  # torch alone has thousands, and takes 0.1 s over them
     if dynamo := sys.modules.get("torch._dynamo.utils"):
         atexit.unregister(dynamo.dump_compile_times)
+
+
+def _settle_before_destroying_groups() -> None:
+    """Keep `destroy_process_group` from hanging.
+
+    A thread of Gloo's drops the last collective, for which it may need the interpreter's lock,
+    while the group's destructor holds that lock and waits for the thread (torch 2.13). Forks come
+    to their end so soon after their last step that this is the rule. Letting go of the lock until
+    those threads sleep is enough.
+    """
+    distributed = sys.modules.get("torch.distributed.distributed_c10d")
+    if distributed is None or hasattr(distributed.destroy_process_group, "__wrapped__"):
+        return
+    destroy = distributed.destroy_process_group
+
+    @functools.wraps(destroy)
+    def settle_and_destroy(group: object = None) -> None:
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        time.sleep(_SETTLE_STEP_SECONDS)
+        while linux.is_thread_busy(_GLOO_THREAD) and time.monotonic() < deadline:
+            time.sleep(_SETTLE_STEP_SECONDS)
+        destroy(group)
+
+    _renew("torch.distributed.distributed_c10d", "destroy_process_group", settle_and_destroy)
+    _renew("torch.distributed", "destroy_process_group", settle_and_destroy)
 
 
 def _find_blas_setters() -> list[Callable[[int], object]]:

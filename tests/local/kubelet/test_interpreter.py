@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import signal
 import sys
+import zipfile
 
 import pytest
 from kubeloop.testing.processes import Machine
@@ -175,6 +177,20 @@ file = open('unclosed.txt', 'w'); file.write('kept')
 
     assert (outcome.code, outcome.output) == (0, "")
     assert machine.read("unclosed.txt") == "kept"
+
+
+def test_packed_files_left_open_are_whole(machine: Machine) -> None:
+    program = """
+import gzip, threading, time, zipfile
+text = gzip.open('text.gz', 'wt'); text.write('kept')
+archive = zipfile.ZipFile('archive.zip', 'w'); archive.writestr('name', 'kept')
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+"""
+    assert machine.python("-c", program).code == 0
+
+    assert gzip.decompress((machine.folder / "text.gz").read_bytes()) == b"kept"
+    with zipfile.ZipFile(machine.folder / "archive.zip") as archive:
+        assert archive.read("name") == b"kept"
 
 
 def test_interrupt_ends_a_program_as_in_a_plain_interpreter(machine: Machine) -> None:

@@ -163,6 +163,19 @@ def test_two_forked_ranks_train_together(torch_machine: Machine) -> None:
     assert len(sums) == 1
 
 
+def test_groups_that_end_right_after_the_last_step_do_not_hang(torch_machine: Machine) -> None:
+    body = "\n".join(f"    {line}" for line in RANK.splitlines())
+    torch_machine.write("rank.py", f"def main():\n{body}\nmain()")
+
+    for _ in range(5):
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_port()), "WORLD_SIZE": "2"}
+        ranks = [
+            torch_machine.start(sys.executable, "rank.py", warm=True, RANK=str(rank), **env)
+            for rank in range(2)
+        ]
+        assert [torch_machine.wait(process).code for process, _ in ranks] == [0, 0]
+
+
 def test_torchrun_starts_its_ranks(torch_machine: Machine) -> None:
     torch_machine.write("rank.py", RANK)
 
