@@ -107,12 +107,9 @@ def run_experiment(
         clock: Monotonic time in seconds.
         sleep: Waits.
 
-    Returns:
-        The experiment with its trials; `require_best` gives the best one.
-
     Raises:
-        PermanentError: The experiment failed, was deleted, found nothing, did not start or took
-            too long; the message carries what its trials and pods say.
+        PermanentError: It failed, was deleted, found nothing, did not start or took too long; the
+            message carries what trials and pods say.
         InputError: The API refuses the experiment, or its name is taken by a different one.
         TransientError: The Kubernetes API does not answer.
     """

@@ -92,14 +92,14 @@ def render_trial(
         )
     metadata = {"name": trial_name, "namespace": namespace}
     original = text
+    missing = [reference for reference in references if reference not in values]
+    if missing:
+        raise InputError(f"the algorithm assigned no value to parameter {missing[0]}")
     for parameter in parameters:
         reference = parameter["reference"]
-        if is_meta_reference(reference):
+        value = values.get(reference)
+        if value is None:
             value = _read_meta(reference, original, metadata)
-        elif reference in values:
-            value = values[reference]
-        else:
-            raise InputError(f"the algorithm assigned no value to parameter {reference}")
         text = text.replace(placeholder(parameter["name"]), _escape(value))
     job = parse_manifest(text)
     job["metadata"] = {**(job.get("metadata") or {}), **metadata}

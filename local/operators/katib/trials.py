@@ -44,20 +44,38 @@ def build_trial(experiment: Manifest, assignment: Manifest, *, template_text: st
     Raises:
         InputError: The assignment does not fit the template.
     """
-    metadata, spec = experiment["metadata"], experiment["spec"]
-    template = spec["trialTemplate"]
-    assignments = assignment.get("parameterAssignments") or []
+    metadata = experiment["metadata"]
     job = render_trial(
-        template,
-        assignments,
+        experiment["spec"]["trialTemplate"],
+        assignment.get("parameterAssignments") or [],
         text=template_text,
         trial_name=assignment["name"],
         namespace=metadata["namespace"],
     )
-    labels = assignment.get("labels") or {}
-    trial_spec = {
+    labels = {
+        **(metadata.get("labels") or {}),
+        **(assignment.get("labels") or {}),
+        EXPERIMENT_LABEL: metadata["name"],
+    }
+    return {
+        "apiVersion": experiment["apiVersion"],
+        "kind": "Trial",
+        "metadata": {
+            "name": assignment["name"],
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "ownerReferences": [build_owner_reference(experiment)],
+            "finalizers": [TRIAL_FINALIZER],
+        },
+        "spec": _build_trial_spec(experiment["spec"], assignment, job=job),
+    }
+
+
+def _build_trial_spec(spec: Manifest, assignment: Manifest, *, job: Manifest) -> Manifest:
+    template = spec["trialTemplate"]
+    parts = {
         "objective": spec["objective"],
-        "parameterAssignments": assignments,
+        "parameterAssignments": assignment.get("parameterAssignments"),
         "earlyStoppingRules": assignment.get("earlyStoppingRules"),
         "runSpec": job,
         "retainRun": template.get("retain"),
@@ -66,24 +84,9 @@ def build_trial(experiment: Manifest, assignment: Manifest, *, template_text: st
         "primaryContainerName": template.get("primaryContainerName"),
         "successCondition": template.get("successCondition"),
         "failureCondition": template.get("failureCondition"),
-        "labels": labels,
+        "labels": assignment.get("labels"),
     }
-    return {
-        "apiVersion": experiment["apiVersion"],
-        "kind": "Trial",
-        "metadata": {
-            "name": assignment["name"],
-            "namespace": metadata["namespace"],
-            "labels": {
-                **(metadata.get("labels") or {}),
-                **labels,
-                EXPERIMENT_LABEL: metadata["name"],
-            },
-            "ownerReferences": [build_owner_reference(experiment)],
-            "finalizers": [TRIAL_FINALIZER],
-        },
-        "spec": {key: value for key, value in trial_spec.items() if value},
-    }
+    return {key: value for key, value in parts.items() if value}
 
 
 def build_suggestion(experiment: Manifest, *, requests: int) -> Manifest:

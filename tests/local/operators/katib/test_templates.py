@@ -74,7 +74,7 @@ def test_other_references_are_search_parameters(reference: str) -> None:
     assert not is_meta_reference(reference)
 
 
-@pytest.mark.parametrize("value", ['say "hi"', "back\\slash", "zwölf", "a\nb"])
+@pytest.mark.parametrize("value", ['say "hi"', "", "back\\slash", "zwölf", "a\nb"])
 def test_any_text_is_put_in_unharmed(value: str) -> None:
     assert render({"lr": "lr"}, {"lr": value})["spec"]["args"][1] == value
 
