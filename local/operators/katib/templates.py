@@ -79,8 +79,7 @@ def render_trial(
         namespace: Namespace of both.
 
     Raises:
-        InputError: Assignments and trial parameters do not fit together, or the result is no
-            manifest.
+        InputError: Assignments and parameters do not fit, or the result is no manifest.
     """
     values = {entry["name"]: entry["value"] for entry in assignments}
     parameters = template.get("trialParameters") or []
@@ -90,16 +89,14 @@ def render_trial(
             f"the algorithm assigned {len(values)} parameters and the template takes "
             f"{len(references)}"
         )
-    metadata = {"name": trial_name, "namespace": namespace}
-    original = text
-    missing = [reference for reference in references if reference not in values]
-    if missing:
-        raise InputError(f"the algorithm assigned no value to parameter {missing[0]}")
+    for reference in references:
+        if reference not in values:
+            raise InputError(f"the algorithm assigned no value to parameter {reference}")
+    metadata, original = {"name": trial_name, "namespace": namespace}, text
     for parameter in parameters:
-        reference = parameter["reference"]
-        value = values.get(reference)
+        value = values.get(parameter["reference"])
         if value is None:
-            value = _read_meta(reference, original, metadata)
+            value = _read_meta(parameter["reference"], original, metadata)
         text = text.replace(placeholder(parameter["name"]), _escape(value))
     job = parse_manifest(text)
     job["metadata"] = {**(job.get("metadata") or {}), **metadata}
