@@ -27,7 +27,7 @@ from kubeloop.local.kubelet.node import EventQueue, KubeletConfig, Node, build_n
 from kubeloop.local.kubelet.pods import PodRunner
 from kubeloop.local.kubelet.process import ProcessRunner
 from kubeloop.local.kubelet.scheduling import NodeResources
-from kubeloop.local.kubelet.status import render_unschedulable
+from kubeloop.local.kubelet.status import PodFailure, render_unschedulable
 from kubeloop.local.operators.conditions import Clock, utc_now
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ __all__ = ["Kubelet", "KubeletConfig"]
 
 _RETRY_SECONDS = 0.1
 _TERMINAL = ("Succeeded", "Failed")
+_SHUTDOWN = PodFailure(
+    reason="Terminated",
+    message="Pod was terminated in response to imminent node shutdown.",
+)
 
 
 class Kubelet:
@@ -303,7 +307,8 @@ class Kubelet:
         grace = self._node.config.shutdown_grace_seconds
         for uid, task in self._tasks.items():
             if not task.done() and (runner := self._runners.get(uid)):
-                runner.stop(grace_seconds=grace)
+                is_final = runner.pod["spec"].get("restartPolicy") == "Never"
+                runner.stop(grace_seconds=grace, failure=_SHUTDOWN if is_final else None)
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks.values(), timeout=grace + 5)
             for task in unfinished:

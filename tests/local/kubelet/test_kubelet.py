@@ -433,6 +433,22 @@ def test_going_down_ends_all_pods_and_they_resume(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_going_down_fails_a_pod_that_is_never_restarted_as_node_shutdown_does(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with memory_api(pods_dir=tmp_path / "pods") as client:
+            async with Kubelet(client, state=tmp_path, config=KubeletConfig(warm=COLD)) as kubelet:
+                cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
+                await cluster.create("step", "sleep", "600", restartPolicy="Never")
+                await cluster.wait("step", lambda pod: phase(pod) == "Running")
+            pod = await cluster.get("step")
+            assert (phase(pod), pod["status"]["reason"]) == ("Failed", "Terminated")
+            assert container_status(pod)["state"]["terminated"]["exitCode"] == 143
+
+    asyncio.run(scenario())
+
+
 def test_folders_of_pods_that_went_meanwhile_are_removed(tmp_path: Path) -> None:
     (tmp_path / "pods" / "old" / "logs").mkdir(parents=True)
 
