@@ -26,6 +26,7 @@ from kubeloop.local.operators.serving_runtimes import PredictorProblemError
 from kubeloop.local.operators.storage_injection import INITIALIZER
 
 _DECIDING = ("PredictorReady", "IngressReady")
+_NO_INGRESS = {"status": FALSE, "reason": "Predictor ingress not created"}
 
 
 def build_status(
@@ -46,13 +47,9 @@ def build_status(
         now: The time of new transitions.
     """
     before = service.get("status") or {}
-    predictor = find_condition(conditions_of(deployment), "Available") or _unknown()
+    predictor = find_condition(conditions_of(deployment), "Available") or {"status": UNKNOWN}
     is_ready = predictor["status"] == TRUE
-    ingress = (
-        {"status": TRUE}
-        if is_ready
-        else {"status": FALSE, "reason": "Predictor ingress not created"}
-    )
+    ingress = {"status": TRUE} if is_ready else _NO_INGRESS
     conditions = _write_conditions(
         before, {"PredictorReady": predictor, "IngressReady": ingress}, now=now
     )
@@ -78,12 +75,11 @@ def build_problem_status(
     """Status of an InferenceService that cannot be run as it is."""
     before = service.get("status") or {}
     predictor = {"status": FALSE, "reason": problem.reason, "message": str(problem)}
-    ingress = {"status": FALSE, "reason": "Predictor ingress not created"}
     states = (before.get("modelStatus") or {}).get("states") or {}
     return {
         **_carry_over(before),
         "conditions": _write_conditions(
-            before, {"PredictorReady": predictor, "IngressReady": ingress}, now=now
+            before, {"PredictorReady": predictor, "IngressReady": _NO_INGRESS}, now=now
         ),
         "deploymentMode": RAW,
         "observedGeneration": service["metadata"].get("generation", 1),
@@ -97,10 +93,6 @@ def build_problem_status(
             "lastFailureInfo": {"reason": problem.reason, "message": str(problem)},
         },
     }
-
-
-def _unknown() -> Manifest:
-    return {"status": UNKNOWN}
 
 
 def _carry_over(before: Manifest) -> Manifest:

@@ -50,6 +50,10 @@ _EXTENSION_FIELDS = (
     "annotations",
     "deploymentStrategy",
 )
+_STRATEGY = {
+    "type": "RollingUpdate",
+    "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"},
+}
 _RUNTIME_POD_FIELDS = ("nodeSelector", "affinity", "tolerations", "volumes", "imagePullSecrets")
 _NOT_HANDED_DOWN = (
     "autoscaling.knative.dev/min-scale",
@@ -91,19 +95,14 @@ def build_deployment(
         PredictorProblemError: Runtime and InferenceService do not make a pod.
     """
     predictor = service["spec"]["predictor"]
-    runtime_spec = runtime["spec"] if runtime else {}
-    pod_spec = _build_pod_spec(service, runtime)
-    metadata = _build_metadata(service, runtime_spec)
+    metadata = _build_metadata(service, runtime["spec"] if runtime else {})
     template = {
-        "metadata": {
-            "labels": dict(metadata["labels"]),
-            "annotations": dict(metadata["annotations"]),
-        },
-        "spec": pod_spec,
+        "metadata": deepcopy({key: metadata[key] for key in ("labels", "annotations")}),
+        "spec": _build_pod_spec(service, runtime),
     }
     if source := find_storage_uri(predictor):
         inject_storage(template, source, env=list(storage_env))
-    _default_probe(pod_spec)
+    _default_probe(template["spec"])
     min_replicas = predictor.get("minReplicas")
     return {
         "apiVersion": "apps/v1",
@@ -113,11 +112,7 @@ def build_deployment(
             "replicas": max(1, 1 if min_replicas is None else min_replicas),
             "selector": {"matchLabels": {"app": app_label(service)}},
             "template": template,
-            "strategy": predictor.get("deploymentStrategy")
-            or {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"},
-            },
+            "strategy": predictor.get("deploymentStrategy") or deepcopy(_STRATEGY),
             "revisionHistoryLimit": 10,
             "progressDeadlineSeconds": 600,
         },
