@@ -13,7 +13,7 @@ from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.lineage import print_chain, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console, require
 from kubeloop.cli.plane import ApiPortOption, GatewayPortOption, KfpPortOption, running
-from kubeloop.cli.runs import follow, report_outcome
+from kubeloop.cli.runs import execute, report_outcome
 from kubeloop.errors import PermanentError
 from kubeloop.pipelines.lineage import LineageNode
 from kubeloop.pipelines.metadata import TaskRecord
@@ -92,18 +92,18 @@ def demo(
         folder = write_digits(session.state.root / "demo" / "digits")
         console.print(f"Digits as PNG files: {folder}", soft_wrap=True)
         client = session.connect_pipelines()
-        run_id = submit(
+        package = read_package(COMPILED / "image_classification.yaml")
+        parameters = {
+            "dataset_source": str(folder),
+            "dataset_name": "digits",
+            "endpoint_name": ENDPOINT,
+            "min_accuracy": _MIN_ACCURACY,
+        }
+        final = execute(
+            session,
             client,
-            read_package(COMPILED / "image_classification.yaml"),
-            parameters={
-                "dataset_source": str(folder),
-                "dataset_name": "digits",
-                "endpoint_name": ENDPOINT,
-                "min_accuracy": _MIN_ACCURACY,
-            },
-            run_name="digits demo",
+            lambda: submit(client, package, parameters=parameters, run_name="digits demo"),
         )
-        final = follow(session, client, run_id)
         if code := report_outcome(final):
             raise typer.Exit(code)
         collected = collect(session, final)

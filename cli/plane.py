@@ -153,21 +153,30 @@ def start(
             start_new_session=True,
             cwd=folder.root,
         )
+    try:
+        return _wait_until_up(folder, process, after=written), process
+    except BaseException:  # Ctrl-C too: a plane that nobody waits for must not stay
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _wait_until_up(
+    folder: StateFolder, process: subprocess.Popen[bytes], *, after: int
+) -> Endpoints:
     deadline = time.monotonic() + _START_SECONDS
     while (endpoints := folder.read_endpoints()) is None:
         if process.poll() is not None:
-            words = _tail(folder.log, after=written)
+            words = _tail(folder.log, after=after)
             msg = f"The control plane ended while starting: {words} (log: {folder.log})"
             raise PermanentError(msg)
         if time.monotonic() > deadline:
-            process.terminate()
-            process.wait()
             msg = (
                 f"The control plane did not answer within {_START_SECONDS:.0f} s: see {folder.log}."
             )
             raise TransientError(msg)
         time.sleep(0.02)
-    return endpoints, process
+    return endpoints
 
 
 def stop(folder: StateFolder) -> bool:

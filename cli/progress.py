@@ -80,25 +80,27 @@ class StepLogs:
 
     def _list_pods(self, run_id: str) -> list[Any]:
         from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
 
         selector = f"pipeline/runid={run_id},pipelines.kubeflow.org/v2_component=true"
         try:
             return list(
                 self._core.list_namespaced_pod(self._namespace, label_selector=selector).items
             )
-        except ApiException:
+        except (ApiException, HTTPError):
             return []
 
     def _read(self, pod: str) -> str:
         from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
 
         try:
             response = self._core.read_namespaced_pod_log(
                 pod, self._namespace, container="main", _preload_content=False
             )
             return bytes(response.data).decode(errors="replace")
-        except ApiException:
-            return ""  # gone, or not started yet: shown at the next reading
+        except (ApiException, HTTPError):
+            return ""  # gone, not started yet, or no answer: shown at the next reading
 
 
 class LineView:
@@ -144,7 +146,7 @@ def render_tasks(run: Run, *, last_lines: dict[str, str] | None = None) -> Table
     for task in run.tasks:
         if task.is_group:
             continue
-        note = last_line(task.error)
+        note = find_cause(task.error)
         if not note and not task.state.is_final and last_lines:
             note = last_lines.get(task.name, "")
         table.add_row(
@@ -166,9 +168,9 @@ def following(console: Console, logs: StepLogs) -> Iterator[RunView]:
         yield TableView(live, logs)
 
 
-def last_line(text: str) -> str:
-    """The last line of an error, which in Python says what it was."""
-    return text.strip().rsplit("\n", 1)[-1]
+def find_cause(error: str) -> str:
+    """The last line of an error, which in Python, and in our steps, says what it was."""
+    return error.strip().rsplit("\n", 1)[-1].strip().removeprefix("Error: ")
 
 
 def describe_state(task: Task) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -18,9 +22,12 @@ from kubeloop.cli.options import (
     errors,
     print_json,
 )
+from kubeloop.errors import KubeloopError
 from kubeloop.pipelines.runs import Run, RunState
 from rich.table import Table
 from rich.text import Text
+
+_END_SECONDS = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -68,22 +75,26 @@ def run(
     package = read_package(file)
     values = parse_parameters(parameter or [], spec=package.spec)
     session = Session.open(state, context=context, namespace=namespace)
+    if not context:
+        values = {key: resolve_path(value) for key, value in values.items()}
     client = session.connect_pipelines()
-    run_id = submit(
-        client,
-        package,
-        parameters=values,
-        run_name=name,
-        experiment=experiment,
-        pipeline_root=pipeline_root,
-        enable_caching=cache,
-    )
+
+    def begin() -> str:
+        return submit(
+            client,
+            package,
+            parameters=values,
+            run_name=name,
+            experiment=experiment,
+            pipeline_root=pipeline_root,
+            enable_caching=cache,
+        )
+
     if not wait:
+        run_id = begin()
         print_json({"run_id": run_id}) if output is Output.JSON else console.print(run_id)
         return
-    if output is Output.TEXT:
-        console.print(f"Run {run_id}", soft_wrap=True)
-    final = follow(session, client, run_id, quiet=output is Output.JSON)
+    final = execute(session, client, begin, quiet=output is Output.JSON)
     if output is Output.JSON:
         print_json(describe(final))
     raise typer.Exit(report_outcome(final))
@@ -128,36 +139,91 @@ def runs(
     console.print(table if listed else "No runs.")
 
 
+def resolve_path(value: Any) -> Any:  # Any: a parameter's JSON value
+    """Make a relative path absolute, since steps run in folders of their own.
+
+    `photos/`, `./photos` and `~/photos` are paths; `photos` may be a name and stays.
+    """
+    if not isinstance(value, str) or "://" in value or "/" not in value:
+        return value
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value.startswith(("~", ".")) or path.exists() else value
+
+
+def execute(session: Session, client: Any, begin: Callable[[], str], *, quiet: bool = False) -> Run:
+    """Begin a run and show it until it ends; Ctrl-C ends it and waits for its clean-up."""
+    run_id = ""
+    try:
+        with interrupts_held_back():
+            run_id = begin()
+        if not quiet:
+            console.print(f"Run {run_id}", soft_wrap=True)
+        return follow(session, client, run_id, quiet=quiet)
+    except KeyboardInterrupt:
+        if run_id:
+            end(client, run_id)
+        raise
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Let a first Ctrl-C wait for the end of the block, so that what it makes is not lost."""
+    held_back: list[int] = []
+
+    def hold_back(number: int, frame: FrameType | None) -> None:
+        del frame
+        if held_back:
+            raise KeyboardInterrupt
+        held_back.append(number)
+
+    previous = signal.signal(signal.SIGINT, hold_back)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if held_back:
+        raise KeyboardInterrupt
+
+
 def follow(session: Session, client: Any, run_id: str, *, quiet: bool = False) -> Run:
-    """Show a run until it ends; Ctrl-C terminates it and waits for its clean-up."""
+    """Show a run until it ends."""
     from kubeloop.cli.progress import StepLogs, following
-    from kubeloop.pipelines.runs import terminate, wait
+    from kubeloop.pipelines.runs import wait
 
     if quiet:
         return wait(client, run_id)
     logs = StepLogs(session.kubernetes, namespace=session.namespace)
     with following(console, logs) as view:
-        try:
-            return wait(client, run_id, on_change=view.show)
-        except KeyboardInterrupt:
-            errors.print("Ending the run…")
-            terminate(client, run_id)
-            wait(client, run_id, on_change=view.show, timeout_seconds=60)
-            raise
+        return wait(client, run_id, on_change=view.show)
+
+
+def end(client: Any, run_id: str) -> None:
+    """Terminate a run, and wait until what it started is gone."""
+    from kubeloop.pipelines.runs import terminate, wait
+
+    errors.print(f"Ending run {run_id}; Ctrl-C again does not wait for it…", soft_wrap=True)
+    try:
+        terminate(client, run_id)
+        ended = wait(client, run_id, timeout_seconds=_END_SECONDS)
+    except KubeloopError as error:
+        errors.print(f"[red]Error:[/red] {error}", soft_wrap=True)
+        return
+    errors.print(f"Run {run_id} ended {ended.state}.", soft_wrap=True)
 
 
 def report_outcome(run: Run) -> int:
-    """Say how a run ended on standard error where it failed; returns the exit code."""
-    from kubeloop.cli.progress import last_line
+    """Say on standard error why a run failed, the cause last; returns the exit code."""
+    from kubeloop.cli.progress import find_cause
 
     if run.state is RunState.SUCCEEDED:
         return 0
     task = run.failed_task
     where = f" in task {task.name}" if task else ""
     why = (task.error if task else "") or run.error or "no message"
-    errors.print(Text(why, "dim"), soft_wrap=True)
+    if console.is_terminal:  # elsewhere every line was printed when it came
+        errors.print(Text(why, "dim"), soft_wrap=True)
     errors.print(f"[red]Error:[/red] Run {run.run_id} ended {run.state}{where}:", soft_wrap=True)
-    errors.print(Text(f"  {last_line(why)}"), soft_wrap=True)
+    errors.print(Text(f"  {find_cause(why)}"), soft_wrap=True)
     errors.print(f"See `kubeloop runs {run.run_id}`.", soft_wrap=True)
     return 1
 

@@ -53,7 +53,8 @@ class LocalFolder(Source):
 
     def __init__(self, root: Path) -> None:
         if not root.exists():
-            raise InputError(f"The source folder {str(root)!r} does not exist; check the path.")
+            hint = "check the path" if root.is_absolute() else "give its absolute path"
+            raise InputError(f"The source folder {str(root)!r} does not exist; {hint}.")
         if not root.is_dir():
             raise InputError(f"The source {str(root)!r} is a file; a folder is needed.")
         self._root = root.resolve()

@@ -172,15 +172,26 @@ def wait(
     on_change: Callable[[Run], None] = lambda _: None,
     timeout_seconds: float = 7 * 24 * 3600,
     poll_seconds: float = 0.2,
+    unavailable_seconds: float = 10.0,
 ) -> Run:
     """Follow a run until it ends; `on_change` sees every reading.
 
     Raises:
-        TransientError: The run has not ended in time.
+        TransientError: The run has not ended in time, or the API did not answer for
+            `unavailable_seconds`.
     """
-    deadline = time.monotonic() + timeout_seconds
+    answered = time.monotonic()
+    deadline = answered + timeout_seconds
     while True:
-        run = get_run(client, run_id)
+        try:
+            run = get_run(client, run_id)
+        except TransientError as error:
+            if time.monotonic() - answered > unavailable_seconds:
+                msg = f"{error} The run goes on when it is: see `kubeloop runs {run_id}`."
+                raise TransientError(msg) from error
+            time.sleep(poll_seconds)
+            continue
+        answered = time.monotonic()
         on_change(run)
         if run.state.is_final:
             return run
