@@ -179,8 +179,12 @@ def _wait_until_up(
     return endpoints
 
 
-def stop(folder: StateFolder) -> bool:
+def stop(folder: StateFolder, *, process: subprocess.Popen[bytes] | None = None) -> bool:
     """Stop the control plane of a folder; False when none runs.
+
+    Args:
+        folder: The state folder.
+        process: The control plane, if it is a child of ours.
 
     Raises:
         TransientError: It has not ended in time.
@@ -191,12 +195,27 @@ def stop(folder: StateFolder) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(endpoints.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
-    while folder.is_running():
+    # NB: the lock goes first, the process a moment later.
+    while folder.is_running() or is_alive(endpoints.pid, process):
         if time.monotonic() > deadline:
             msg = f"The control plane (pid {endpoints.pid}) has not stopped: see {folder.log}."
             raise TransientError(msg)
         time.sleep(0.02)
     return True
+
+
+def is_alive(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
+    """Whether a process exists and is more than a zombie that nobody waits for."""
+    if process is not None:
+        return process.poll() is None
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:
+        return not Path("/proc").exists()  # where there is none, `kill` has said it
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @contextlib.contextmanager
@@ -213,7 +232,7 @@ def running(folder: StateFolder, ports: tuple[int, int, int]) -> Iterator[Endpoi
     try:
         yield endpoints
     finally:
-        stop(folder)
+        stop(folder, process=process)
         process.wait()
 
 
