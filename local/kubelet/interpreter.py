@@ -61,8 +61,6 @@ class Warmth:
     """Variables that modules read while they were imported, and what they saw."""
     origins: Mapping[str, str]
     """The folder that each imported top-level module was found in; empty if it was in none."""
-    last_module: str
-    """The youngest key of `sys.modules`."""
 
     @classmethod
     def take(
@@ -74,7 +72,6 @@ class Warmth:
             env=env,
             env_reads=env_reads,
             origins=_list_origins(),
-            last_module=next(reversed(sys.modules)),
         )
 
     def suits(self, env: Mapping[str, str]) -> bool:
@@ -105,7 +102,7 @@ def run(
 ) -> NoReturn:
     """Run `program` to its end and exit; streams, directory and signals are set already."""
     _prepare(program, argv=argv, env=env, warmth=warmth)
-    num_threads = linux.count_threads()
+    num_modules, num_threads = len(sys.modules), linux.count_threads()
     status, failure = 0, None
     try:
         _execute(program, vars(sys.modules["__main__"]))
@@ -120,7 +117,7 @@ def run(
     if linux.count_threads() <= num_threads:
         # NB: not beside threads of the program's. One of Python's would stumble over what is gone;
         # one of torch's may need the interpreter's lock to end while a destructor waits for it.
-        _take_down(warmth.last_module)
+        _take_down(num_modules)
     status = _flush_all(status)
     if interrupted:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -273,14 +270,17 @@ def _call(function: Callable[[], object]) -> None:
         traceback.print_exc()
 
 
-def _take_down(last_module: str) -> None:
-    """Let go of what the program's own modules hold, so that its objects are finalised."""
-    for name in list(itertools.takewhile(lambda name: name != last_module, reversed(sys.modules))):
+def _take_down(num_modules: int) -> None:
+    """Let go of all modules but the oldest, so that what the program made is finalised."""
+    num_added = max(0, len(sys.modules) - num_modules)
+    for name in list(itertools.islice(reversed(sys.modules), num_added)):
         del sys.modules[name]
     sys.last_type = sys.last_value = sys.last_traceback = None
-    main = weakref.ref(sys.modules.pop("__main__"))
+    main = sys.modules.pop("__main__", None)
+    survives = weakref.ref(main) if main is not None else lambda: None
+    del main
     gc.collect()
-    if (survivor := main()) is not None:
+    if (survivor := survives()) is not None:
         names = vars(survivor)
         names.update(dict.fromkeys(names.keys() - {"__builtins__"}))
         gc.collect()

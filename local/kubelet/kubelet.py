@@ -216,10 +216,11 @@ class Kubelet:
         namesakes = (other["metadata"] for other in self._list_pods(namespace))
         if not any(other["name"] == name for other in namesakes):
             self._node.ports.release(namespace=namespace, pod=name)
-        folder = self._node.folder(uid)
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        temporary = self._node.work_folders(uid).temporary
-        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+        await self._remove_files(uid)
+
+    async def _remove_files(self, uid: str) -> None:
+        for folder in (self._node.folder(uid), self._node.work_folders(uid).temporary):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _schedule(self) -> None:
         """Bind waiting pods, the oldest first; one that does not fit lets others pass."""
@@ -301,7 +302,7 @@ class Kubelet:
         if folder.is_dir():
             for path in folder.iterdir():
                 if path.name not in self._pods:
-                    await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                    await self._remove_files(path.name)
 
     async def _shut_down(self) -> None:
         grace = self._node.config.shutdown_grace_seconds

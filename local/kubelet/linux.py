@@ -9,12 +9,15 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_MADV_COLLAPSE = 25
+_HUGE_PAGE = 2 << 20
 _IS_LINUX = sys.platform.startswith("linux")
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork
 
@@ -48,6 +51,27 @@ def prefer_as_memory_victim() -> None:
 def flush_c_streams() -> None:
     """Write out what C code printed; `os._exit` would lose it."""
     _libc.fflush(None)
+
+
+def collapse_memory() -> Iterator[None]:
+    """Put this process's own memory on huge pages, a few at each step.
+
+    A fork copies one entry a page, and an exit drops one: with huge pages both take a tenth of the
+    time. Before Linux 6.1 nothing happens.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in maps:
+        addresses, access, _, _, _, *path = line.split(maxsplit=5)
+        if not access.startswith("rw") or path not in ([], ["[heap]"]):
+            continue
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        start = -(-first // _HUGE_PAGE) * _HUGE_PAGE
+        for position in range(start, last - _HUGE_PAGE + 1, _HUGE_PAGE):
+            _libc.madvise(ctypes.c_void_p(position), ctypes.c_size_t(_HUGE_PAGE), _MADV_COLLAPSE)
+            yield
 
 
 def list_descendants(pid: int) -> list[int]:

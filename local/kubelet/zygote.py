@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -57,7 +58,7 @@ class _Layer:
             gc.freeze()
             self._announce(started)
             if not layers or os.fork() != 0:
-                self._serve_requests()
+                self._serve_requests(is_last=not layers)
             linux.die_with_parent(os.getppid())
             self._controls.pop(0).close()
             with preloaded.recording_env_reads() as reads:
@@ -78,23 +79,30 @@ class _Layer:
         except BrokenPipeError:  # the daemon has gone
             os._exit(0)
 
-    def _serve_requests(self) -> NoReturn:
+    def _serve_requests(self, *, is_last: bool) -> NoReturn:
         for control in self._controls[1:]:
             control.close()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors need no one to wait for them
         self._warmth = interpreter.Warmth.take(
             path=self._path, env=self._env, env_reads=self._env_reads
         )
+        # Only the last one: those before it share their memory with it, and are hardly forked.
+        for _ in linux.collapse_memory() if is_last else ():
+            if select.select([self._controls[0]], [], [], 0)[0]:
+                self._serve_request()
         while True:
-            data, fds, _, _ = socket.recv_fds(self._controls[0], 1, 2)
-            if not data:
-                os._exit(0)
-            channel = socket.socket(fileno=fds[0])
-            if os.fork() == 0:
-                self._controls[0].close()
-                supervisor.supervise(channel, log_fd=fds[1], run=self._run)
-            channel.close()
-            os.close(fds[1])
+            self._serve_request()
+
+    def _serve_request(self) -> None:
+        data, fds, _, _ = socket.recv_fds(self._controls[0], 1, 2)
+        if not data:
+            os._exit(0)
+        channel = socket.socket(fileno=fds[0])
+        if os.fork() == 0:
+            self._controls[0].close()
+            supervisor.supervise(channel, log_fd=fds[1], run=self._run)
+        channel.close()
+        os.close(fds[1])
 
     def _run(self, request: wire.LaunchRequest) -> NoReturn:
         """In the pod's process: run the program in this very interpreter, or a new one."""

@@ -84,7 +84,7 @@ def measure_peers(folder: Path) -> None:
         ("plain `python -c 'import torch; …'`", ("-c", IMPORT_TORCH)),
         ("torchrun, two ranks, DDP over Gloo, 20 steps", torchrun),
     ):
-        seconds = []
+        seconds: list[float] = []
         for _ in range(3):
             with timing(seconds):
                 subprocess.run([sys.executable, *arguments], check=True, capture_output=True)

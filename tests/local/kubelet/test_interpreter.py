@@ -73,6 +73,10 @@ def test_module_imported_by_the_parent_runs_as_main(machine: Machine) -> None:
     _assert_same(machine, "-m", "json.tool", "missing.json")
 
 
+def test_module_that_the_parent_imported_last_runs_as_main(machine: Machine) -> None:
+    _assert_same(machine, "-m", "concurrent.futures.thread")
+
+
 def test_python_path_is_searched_after_the_program_s_folder(machine: Machine) -> None:
     machine.write("library/first.py", "print('library')")
     program = "import sys, first; print(sys.path)"
