@@ -13,7 +13,7 @@ def train_model(
     metrics: dsl.Output[dsl.Metrics],
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
     best_parameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
-    epochs: int = 20,
+    epochs: int = 15,
     program: str = "image",
     trial: str = "",
     num_workers: int = 2,

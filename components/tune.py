@@ -13,7 +13,7 @@ def tune_hyperparameters(
     metrics: dsl.Output[dsl.Metrics],
     search_space: dict,  # type: ignore[type-arg]  # KFP takes the bare class
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
-    epochs: int = 6,
+    epochs: int = 5,
     program: str = "image",
     algorithm: str = "tpe",
     objective_metric: str = "val_accuracy",

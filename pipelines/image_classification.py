@@ -14,12 +14,12 @@ from kubeloop.components.tune import tune_hyperparameters
 from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 
 SEARCH_SPACE = {
-    "learning_rate": {"type": "float", "min": 0.002, "max": 0.03, "log": True},
-    "label_smoothing": {"type": "float", "min": 0.0, "max": 0.15},
+    "learning_rate": {"type": "float", "min": 0.005, "max": 0.05, "log": True},
+    "label_smoothing": {"type": "float", "min": 0.0, "max": 0.2},
 }
 """What the image program is tuned over, unless the run says otherwise."""
 
-HYPERPARAMETERS = {"architecture": "shufflenet_v2_x0_5", "batch_size": 64}
+HYPERPARAMETERS = {"architecture": "shufflenet_v2_x0_5"}
 """What it is given besides."""
 
 
@@ -37,8 +37,8 @@ def image_classification(
     algorithm: str = "tpe",
     max_trials: int = 6,
     parallel_trials: int = 2,
-    trial_epochs: int = 6,
-    epochs: int = 20,
+    trial_epochs: int = 5,
+    epochs: int = 15,
     num_workers: int = 2,
     max_corrupt_fraction: float = 0.0,
     num_probes: int = 10,
