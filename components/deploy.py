@@ -14,6 +14,7 @@ def deploy_model(
     cpu: str = "1",
     memory: str = "2Gi",
     min_replicas: int = 1,
+    service_account: str = "",
     timeout_seconds: float = 600.0,
 ) -> NamedTuple("Outputs", [("url", str)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Serve a model package as a KServe InferenceService and wait until it answers.
@@ -28,6 +29,7 @@ def deploy_model(
         cpu: CPU of the model server, as a Kubernetes quantity.
         memory: Memory of the model server, as a Kubernetes quantity.
         min_replicas: Pods at least.
+        service_account: Whose credentials download the model; empty: the namespace's default.
         timeout_seconds: Time after which the step gives up.
     """
     import json
@@ -45,6 +47,7 @@ def deploy_model(
             cpu=cpu,
             memory=memory,
             min_replicas=min_replicas,
+            service_account=service_account,
             labels=step.labels,
             provenance=build_provenance(model.metadata, run_id=step.run_id),
         )

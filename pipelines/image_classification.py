@@ -42,6 +42,7 @@ def image_classification(
     num_workers: int = 2,
     max_corrupt_fraction: float = 0.0,
     num_probes: int = 10,
+    service_account: str = "",
     seed: int = 0,
 ) -> None:
     """Run the whole loop.
@@ -61,6 +62,7 @@ def image_classification(
         num_workers: Replicas of the training job.
         max_corrupt_fraction: Share of unreadable images above which the source is refused.
         num_probes: Test images sent to the endpoint at the end.
+        service_account: Whose credentials download the model; empty: the namespace's default.
         seed: Seed of splits, search and training.
     """
     ingest = ingest_dataset(
@@ -96,7 +98,9 @@ def image_classification(
     steps = [ingest, tune, train, evaluate]
 
     with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
-        deploy = deploy_model(model=train.outputs["model"], name=endpoint_name)
+        deploy = deploy_model(
+            model=train.outputs["model"], name=endpoint_name, service_account=service_account
+        )
         # An endpoint may have been changed or deleted since.
         deploy.set_caching_options(False)
         probe = probe_endpoint(
