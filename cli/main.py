@@ -34,7 +34,8 @@ for module in (plane, runs, endpoints, lineage, demo):
 def run(arguments: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 2 wrong input, 130 Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries: our errors tell the last
+    # NB: its retries; kfp sets the level of urllib3 itself. What the last says is in our error.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         code = app(args=arguments, standalone_mode=False)
     except InputError as error:

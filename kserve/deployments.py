@@ -103,7 +103,7 @@ def deploy(
             the failing container's last log lines.
         TransientError: The Kubernetes API cannot be reached.
     """
-    endpoint, created = apply(config, client=client)
+    is_new = get(config.name, namespace=config.namespace, client=client) is None
     waiter = _Waiter(
         client=client,
         config=wait or WaitConfig(),
@@ -112,15 +112,16 @@ def deploy(
         sleep=sleep,
     )
     try:
-        return waiter.run(endpoint)
+        return waiter.run(apply(config, client=client))
     except (KeyboardInterrupt, SystemExit):
-        if created:
+        # NB: also one in the midst of `apply`, whose answer is lost.
+        if is_new:
             delete(config.name, namespace=config.namespace, client=client)
         raise
 
 
-def apply(config: InferenceServiceConfig, *, client: Client) -> tuple[Endpoint, bool]:
-    """Create the InferenceService, or make the existing one equal; says whether it is new."""
+def apply(config: InferenceServiceConfig, *, client: Client) -> Endpoint:
+    """Create the InferenceService, or make the existing one equal."""
     what = f"deploy InferenceService {config.namespace}/{config.name}"
     for _ in range(_NUM_ATTEMPTS):
         wanted = build_inference_service(config)
@@ -128,10 +129,10 @@ def apply(config: InferenceServiceConfig, *, client: Client) -> tuple[Endpoint, 
             with translate_errors(what):
                 current = _find(config.name, namespace=config.namespace, client=client)
                 if current is None:
-                    return parse_endpoint(client.create(wanted, namespace=config.namespace)), True
+                    return parse_endpoint(client.create(wanted, namespace=config.namespace))
                 _keep_metadata(wanted.metadata, current["metadata"])
                 stored = client.replace(config.name, wanted, namespace=config.namespace)
-                return parse_endpoint(stored), False
+                return parse_endpoint(stored)
         except ApiFailureError as failure:
             if failure.status != 409:  # somebody else wrote between our read and our write
                 raise
