@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kubeloop.errors import AlreadyExistsError, ApiError, ExpiredError, TransientError
+from kubeloop.errors import AlreadyExistsError, ApiError, TransientError
 from kubeloop.local.api.resources import NODES, PODS
 from kubeloop.local.client import Client, EventType, Manifest
 from kubeloop.local.kubelet.environment import build_shared_env
@@ -84,10 +84,13 @@ class Kubelet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._burials: set[asyncio.Task[None]] = set()
         self._to_schedule = asyncio.Event()
+        self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self.run())
+        """Run in the background; should that fail, the block is cancelled and the error raised."""
+        await self._group.__aenter__()
+        self._running = self._group.create_task(self.run())
         return self
 
     async def __aexit__(
@@ -96,10 +99,12 @@ class Kubelet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running
+        assert self._running is not None
+        self._running.cancel()
+        if isinstance(error, asyncio.CancelledError):  # perhaps because `run` has failed
+            await self._group.__aexit__(kind, error, trace)
+        else:
+            await self._group.__aexit__(None, None, None)
 
     async def run(self) -> None:
         """Run pods until cancelled, then end them and write down how they ended."""
@@ -133,7 +138,7 @@ class Kubelet:
                             self._lose(event.object)
                         elif event.type in (EventType.ADDED, EventType.MODIFIED):
                             self._see(event.object)
-            except (ExpiredError, TransientError) as error:
+            except (ApiError, TransientError) as error:
                 logger.warning("watch interrupted", extra={"kind": "Pod", "cause": error})
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -181,8 +186,9 @@ class Kubelet:
     async def _run(self, runner: PodRunner) -> None:
         try:
             await runner.run()
-        except Exception:  # one pod must not stop the others
+        except Exception as error:  # one pod must not stop the others
             logger.exception("pod runner failed", extra={"uid": runner.uid})
+            await runner.give_up(f"{type(error).__name__}: {error}")
         finally:
             self._node.resources.release(runner.uid)
             self._to_schedule.set()
@@ -228,8 +234,8 @@ class Kubelet:
             await self._to_schedule.wait()
             self._to_schedule.clear()
             for uid in list(self._pending):
-                pod = self._pods[uid]
-                if "deletionTimestamp" in pod["metadata"]:
+                pod = self._pods.get(uid)
+                if pod is None or "deletionTimestamp" in pod["metadata"]:
                     continue
                 problem = self._node.resources.place(pod)
                 if problem:

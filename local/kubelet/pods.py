@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from kubeloop.errors import ConflictError, InputError, NotFoundError, TransientError
+from kubeloop.errors import ApiError, ConflictError, InputError, NotFoundError, TransientError
 from kubeloop.local.api.resources import (
     CONFIG_MAPS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -124,6 +124,13 @@ class PodRunner:
         self._stopping.set()
         for runner in self._active:
             runner.stop(grace_seconds=grace_seconds)
+
+    async def give_up(self, message: str) -> None:
+        """Report the pod as failed, for a fault that is not the pod's."""
+        self._failure = PodFailure(reason="PodRunnerError", message=message)
+        self._over = True
+        with contextlib.suppress(ApiError):
+            await self._publish()
 
     async def remove_work_files(self) -> None:
         """Remove what the processes wrote for themselves; logs stay as long as the pod."""

@@ -160,14 +160,18 @@ class ProcessRunner:
         """
         layer = await self._choose_layer(warm=spec.warm)
         channel, theirs = socket.socketpair()
-        with theirs:
-            spec.log.parent.mkdir(parents=True, exist_ok=True)
-            log_fd = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                layer.send(theirs.fileno(), log_fd)
-            finally:
-                os.close(log_fd)
-        reader, writer = await asyncio.open_connection(sock=channel)
+        try:
+            with theirs:
+                spec.log.parent.mkdir(parents=True, exist_ok=True)
+                log_fd = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                try:
+                    layer.send(theirs.fileno(), log_fd)
+                finally:
+                    os.close(log_fd)
+            reader, writer = await asyncio.open_connection(sock=channel)
+        except BaseException:
+            channel.close()
+            raise
         try:
             return await self._hand_over(spec, reader, writer)
         except BaseException:

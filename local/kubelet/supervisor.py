@@ -35,6 +35,8 @@ def supervise(channel: socket.socket, *, log_fd: int, run: Runner) -> NoReturn:
     try:
         _Supervisor(channel, log_fd=log_fd).serve(run)
         status = 0
+    except BaseException:  # noqa: BLE001  # whatever it is, the daemon's log is where it belongs
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -155,6 +157,9 @@ class _Supervisor:
     def _kill_all(self) -> None:
         """Kill descendants until none is left, also those forked meanwhile."""
         while self._reap():
+            if self._status is None:  # also where descendants cannot be listed
+                with suppress(ProcessLookupError):
+                    os.killpg(self._main_pid, signal.SIGKILL)
             for pid in linux.list_descendants(os.getpid()):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -449,6 +449,31 @@ def test_going_down_fails_a_pod_that_is_never_restarted_as_node_shutdown_does(
     asyncio.run(scenario())
 
 
+def test_fault_of_the_kubelet_ends_what_relies_on_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with memory_api() as client:
+            kubelet = Kubelet(client, state=tmp_path, config=KubeletConfig(warm=COLD))
+
+            async def fail(*_: object, **__: object) -> Any:
+                raise ZeroDivisionError
+
+            client.list = fail  # type: ignore[method-assign]  # the fault
+            async with kubelet:
+                await asyncio.sleep(600)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(scenario())
+    assert caught.group_contains(ZeroDivisionError)
+
+
+def test_error_of_a_user_passes_the_kubelet_unchanged(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        play(tmp_path, scenario)
+
+
 def test_folders_of_pods_that_went_meanwhile_are_removed(tmp_path: Path) -> None:
     (tmp_path / "pods" / "old" / "logs").mkdir(parents=True)
 
