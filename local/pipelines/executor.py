@@ -46,9 +46,12 @@ class Plan:
     container: ir.ContainerSpec
     component: ir.Component
     parameters: Mapping[str, JsonValue]
+    """The inputs that the component declares."""
     artifacts: Mapping[str, Sequence[Artifact]]
     folder: Path
     facts: Mapping[str, str] = field(default_factory=dict)
+    extra_parameters: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Inputs of the task beside those of the component: for placeholders only."""
 
     @property
     def output_file(self) -> Path:
@@ -134,7 +137,7 @@ def prepare_folder(plan: Plan) -> None:
 def _build_scope(plan: Plan, executor_input: dict[str, Any]) -> Scope:
     inputs, outputs = executor_input["inputs"], executor_input["outputs"]
     return Scope(
-        parameters=plan.parameters,
+        parameters={**plan.extra_parameters, **plan.parameters},
         facts=plan.facts,
         input_artifacts={
             name: found["artifacts"] for name, found in inputs.get("artifacts", {}).items()

@@ -79,7 +79,7 @@ def build_pod_settings(config: Mapping[str, Any], resolve: Resolve) -> PodSettin
     """Render an executor's `platforms.kubernetes` configuration.
 
     Raises:
-        InputError: A name in it comes from a parameter that has no value.
+        InputError: A name in it is missing or no text.
     """
     settings = PodSettings()
     metadata = config.get("podMetadata") or {}
@@ -94,51 +94,41 @@ def build_pod_settings(config: Mapping[str, Any], resolve: Resolve) -> PodSettin
 
 
 def _add_env(settings: PodSettings, config: Mapping[str, Any], resolve: Resolve) -> None:
-    for item in config.get("secretAsEnv") or ():
-        name = _name(item, "secretName", resolve)
-        for pair in item.get("keyToEnv") or ():
-            settings.env.append(
-                _env_from_key("secretKeyRef", name, pair["secretKey"], pair["envVar"], item)
-            )
-    for item in config.get("configMapAsEnv") or ():
-        name = _name(item, "configMapName", resolve)
-        for pair in item.get("keyToEnv") or ():
-            settings.env.append(
-                _env_from_key("configMapKeyRef", name, pair["configMapKey"], pair["envVar"], item)
-            )
+    kinds = (
+        ("secretAsEnv", "secretName", "secretKey", "secretKeyRef"),
+        ("configMapAsEnv", "configMapName", "configMapKey", "configMapKeyRef"),
+    )
+    for kind, name_key, data_key, reference_key in kinds:
+        for item in config.get(kind) or ():
+            name = _name(item, name_key, resolve)
+            for pair in item.get("keyToEnv") or () if name else ():
+                reference: dict[str, Any] = {"name": name, "key": pair[data_key]}
+                if item.get("optional"):
+                    reference["optional"] = True
+                value = {reference_key: reference}
+                settings.env.append({"name": pair["envVar"], "valueFrom": value})
     for item in config.get("fieldPathAsEnv") or ():
         source = {"fieldRef": {"fieldPath": item["fieldPath"]}}
         settings.env.append({"name": item["name"], "valueFrom": source})
 
 
-def _env_from_key(
-    kind: str, name: str, key: str, variable: str, item: Mapping[str, Any]
-) -> dict[str, Any]:
-    reference: dict[str, Any] = {"name": name, "key": key}
-    if item.get("optional"):
-        reference["optional"] = True
-    return {"name": variable, "valueFrom": {kind: reference}}
-
-
 def _add_mounts(settings: PodSettings, config: Mapping[str, Any], resolve: Resolve) -> None:
-    for item in config.get("secretAsVolume") or ():
-        secret: dict[str, Any] = {"secretName": _name(item, "secretName", resolve)}
-        if item.get("optional"):
-            secret["optional"] = True
-        settings.mount({"secret": secret}, item["mountPath"])
-    for item in config.get("configMapAsVolume") or ():
-        config_map: dict[str, Any] = {"name": _name(item, "configMapName", resolve)}
-        if item.get("optional"):
-            config_map["optional"] = True
-        settings.mount({"configMap": config_map}, item["mountPath"])
+    kinds = (
+        ("secretAsVolume", "secretName", "secret", "secretName"),
+        ("configMapAsVolume", "configMapName", "configMap", "name"),
+    )
+    for kind, name_key, volume_key, reference_key in kinds:
+        for item in config.get(kind) or ():
+            if name := _name(item, name_key, resolve):
+                volume: dict[str, Any] = {reference_key: name}
+                if item.get("optional"):
+                    volume["optional"] = True
+                settings.mount({volume_key: volume}, item["mountPath"])
     for item in config.get("pvcMount") or ():
-        claim = _claim_name(item, resolve)
-        settings.claims = (*settings.claims, claim)
-        settings.mount(
-            {"persistentVolumeClaim": {"claimName": claim}},
-            item["mountPath"],
-            sub_path=item.get("subPath") or "",
-        )
+        if claim := _claim_name(item, resolve):
+            settings.claims = (*settings.claims, claim)
+            source = {"persistentVolumeClaim": {"claimName": claim}}
+            settings.mount(source, item["mountPath"], sub_path=item.get("subPath") or "")
     for item in (
         *(config.get("emptyDirMounts") or ()),
         *(config.get("genericEphemeralVolume") or ()),
@@ -147,8 +137,11 @@ def _add_mounts(settings: PodSettings, config: Mapping[str, Any], resolve: Resol
 
 
 def _name(item: Mapping[str, Any], key: str, resolve: Resolve) -> str:
+    """A name; empty where it comes from an optional parameter that was not given."""
     source = item.get(f"{key}Parameter")
     value = resolve(source) if source else item.get(key)
+    if value is None and source:
+        return ""
     if not isinstance(value, str) or not value:
         raise InputError(f"the platform configuration's {key} has no value")
     return value

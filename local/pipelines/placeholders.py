@@ -145,6 +145,8 @@ def _artifact(name: str, rest: str, of: Mapping[str, Sequence[Mapping[str, Any]]
     if not artifacts:
         raise InputError(f"artifact {name!r} is used in a text and has no value")
     artifact = artifacts[0]
+    if not rest:
+        return to_text([dict(item) for item in artifacts])
     if rest == ".uri":
         return str(artifact.get("uri", ""))
     if rest == ".path":

@@ -19,12 +19,14 @@ from kubeloop.local.pipelines.tree import Node
 from kubeloop.local.pipelines.values import JsonValue, ParameterType, convert
 
 _FAILED_PRECONDITION = 9
+# NB: the words of KFP's server up to 2.17, not those that the SDK's docstring gives: what a step
+# compares with here is what it will find on a cluster.
 _FINAL_STATES = {
-    TaskState.SUCCEEDED: "SUCCEEDED",
-    TaskState.CACHED: "SUCCEEDED",
-    TaskState.SKIPPED: "SKIPPED",
+    TaskState.SUCCEEDED: "COMPLETE",
+    TaskState.CACHED: "CACHED",
+    TaskState.SKIPPED: "CANCELED",
     TaskState.FAILED: "FAILED",
-    TaskState.NOT_RUN: "NOT_TRIGGERED",
+    TaskState.NOT_RUN: "CANCELED",
 }
 
 

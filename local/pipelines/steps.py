@@ -127,13 +127,15 @@ class StepRunner:
         container = component.executor
         assert isinstance(container, ir.ContainerSpec)
         given = node.inputs
+        declared = component.input_parameters
         return Plan(
             container=container,
             component=component,
             parameters={
-                name: given.parameters[name]
-                for name in component.input_parameters
-                if name in given.parameters
+                name: value for name, value in given.parameters.items() if name in declared
+            },
+            extra_parameters={
+                name: value for name, value in given.parameters.items() if name not in declared
             },
             artifacts={
                 name: self._context.store.get_artifacts(identifiers)

@@ -153,6 +153,21 @@ def _check_manifest(manifest: dict[str, Any], run: Any) -> None:
     assert "nodeSelector" not in spec
 
 
+def test_resources_and_optional_settings_may_come_from_parameters(runner: Any) -> None:
+    @dsl.pipeline(name="settings-by-parameter")
+    def settings_by_parameter(cpu: str = "125m", secret: str = None):  # type: ignore[assignment]  # noqa: RUF013
+        task = environment(names="KEY").set_caching_options(False)
+        task.set_cpu_request(cpu)
+        kubernetes.use_secret_as_env(task, secret, {"key": "KEY"})
+
+    run = runner.run(settings_by_parameter)
+    assert run.state == "SUCCEEDED", run.error
+    assert run.output("environment", "out") == {"KEY": None}
+    (pod,) = run.task("environment")["pods"]
+    manifest = runner.stage.call(runner.stage.client.get(PODS, pod["name"], namespace="default"))
+    assert manifest["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "125m"}
+
+
 def test_claims_are_made_mounted_and_deleted(runner: Any) -> None:
     @dsl.container_component
     def put(text: str):

@@ -231,7 +231,7 @@ def test_nested_loops_collect_one_flat_list_and_items_have_fields(runner: Any) -
 def test_the_exit_task_runs_after_success_and_after_failure(runner: Any) -> None:
     good, bad = runner.run(exits, fails=False), runner.run(exits, fails=True)
     assert good.state == "SUCCEEDED", good.error
-    assert good.output("conclude") == "done SUCCEEDED exit-handler-1 False"
+    assert good.output("conclude") == "done COMPLETE exit-handler-1 False"
     assert bad.state == "FAILED"
     assert bad.output("conclude") == "done FAILED exit-handler-1 True"
     assert bad.task("exit-handler-1")["type"] == "EXIT_HANDLER"

@@ -172,6 +172,7 @@ def test_a_task_whose_pod_was_lost_runs_again_once_in_a_new_folder(
     with running_pipelines(tmp_path / "stage") as stage:
         runner = make_runner(stage)
         run_id = _submit_surviving(runner, marker, path)
+        runner.until(lambda: len(stage.pod_names(phase="Running")) == 1)
         (name,) = stage.pod_names(phase="Running")
         before = stage.call(stage.client.get(PODS, name, namespace="default"))
         stage.stop_engine()

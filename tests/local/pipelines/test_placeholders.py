@@ -33,6 +33,7 @@ SCOPE = Scope(
         ("{{$.inputs.parameters['text']}}", "{{$}}"),
         ("{{$.inputs.artifacts['data'].uri}}", "/data/a"),
         ("{{$.inputs.artifacts['data'].path}}", "/data/a"),
+        ("{{$.inputs.artifacts['data']}}", '[{"uri":"/data/a","metadata":{"k":1,"s":"x"}}]'),
         ("{{$.inputs.artifacts['data'].metadata}}", '{"k":1,"s":"x"}'),
         ("{{$.inputs.artifacts['data'].metadata['s']}}", "x"),
         ("{{$.outputs.artifacts['made'].path}}", "/out/made"),
