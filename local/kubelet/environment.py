@@ -40,13 +40,13 @@ class PodFolders:
     """Takes what a container installs with pip, so that it never gets into the environment."""
 
     @classmethod
-    def below(cls, folder: Path, *, temporary: Path | None = None) -> PodFolders:
+    def below(cls, folder: Path) -> PodFolders:
         """The usual layout in a pod's folder."""
         work = folder / "work"
         return cls(
             work=work,
             home=work / "home",
-            temporary=temporary or work / "tmp",
+            temporary=work / "tmp",
             packages=work / "site-packages",
         )
 

@@ -28,6 +28,7 @@ from kubeloop.local.kubelet.pods import PodRunner
 from kubeloop.local.kubelet.process import ProcessRunner
 from kubeloop.local.kubelet.scheduling import NodeResources
 from kubeloop.local.kubelet.status import PodFailure, render_unschedulable
+from kubeloop.local.kubelet.temporary import TemporaryFolders
 from kubeloop.local.operators.conditions import Clock, utc_now
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Kubelet:
             resources=NodeResources(config.node),
             ports=HostPorts(config.network),
             events=self._events,
+            temporary=TemporaryFolders(state),
             list_pods=self._list_pods,
             clock=clock,
         )
@@ -108,6 +110,11 @@ class Kubelet:
 
     async def run(self) -> None:
         """Run pods until cancelled, then end them and write down how they ended."""
+        self._node.state.mkdir(parents=True, exist_ok=True)
+        with self._node.temporary:
+            await self._run()
+
+    async def _run(self) -> None:
         async with self.processes:
             writer = asyncio.create_task(self._events.run())
             try:
@@ -177,13 +184,13 @@ class Kubelet:
         uid = pod["metadata"]["uid"]
         runner = self._runners[uid] = PodRunner(pod, node=self._node)
         runner.update(pod)
-        self._keep(uid, self._run(runner))
+        self._keep(uid, self._run_pod(runner))
 
     def _keep(self, uid: str, work: Coroutine[None, None, None]) -> None:
         task = self._tasks[uid] = asyncio.create_task(work)
         task.add_done_callback(lambda _: self._tasks.pop(uid, None))
 
-    async def _run(self, runner: PodRunner) -> None:
+    async def _run_pod(self, runner: PodRunner) -> None:
         try:
             await runner.run()
         except Exception as error:  # one pod must not stop the others

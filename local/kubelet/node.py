@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -21,13 +20,11 @@ from kubeloop.local.kubelet.network import HostPorts, NetworkConfig
 from kubeloop.local.kubelet.process import ProcessRunner
 from kubeloop.local.kubelet.references import NODE_ADDRESS
 from kubeloop.local.kubelet.scheduling import GPU, NodeConfig, NodeResources
+from kubeloop.local.kubelet.temporary import TemporaryFolders
 from kubeloop.local.kubelet.volumes import VolumeSpace
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.local.operators.conditions import Clock, format_time, utc_now
 from kubeloop.local.operators.events import record_event
-
-_LONGEST_TEMPORARY = 60
-"""Sockets that multiprocessing puts into TMPDIR must have paths of at most 107 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +62,7 @@ class Node:
     resources: NodeResources
     ports: HostPorts
     events: EventQueue
+    temporary: TemporaryFolders
     list_pods: Callable[[str], list[Manifest]]
     """The pods of a namespace, as last seen."""
     clock: Clock = utc_now
@@ -80,11 +78,7 @@ class Node:
     def work_folders(self, uid: str) -> PodFolders:
         """Where a pod's processes work."""
         folders = PodFolders.below(self.folder(uid))
-        if len(str(folders.temporary)) > _LONGEST_TEMPORARY:
-            digest = hashlib.sha256(str(folders.temporary).encode()).hexdigest()[:12]
-            short = Path("/tmp") / f"kubeloop-{digest}"  # noqa: S108  # named after the pod
-            folders = PodFolders.below(self.folder(uid), temporary=short)
-        return folders
+        return replace(folders, temporary=self.temporary.find(folders.temporary, uid=uid))
 
     def volume_space(self, pod: Manifest) -> VolumeSpace:
         """Where a pod's volumes are."""
