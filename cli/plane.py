@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kubeloop import event_loop
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     Output,
@@ -248,7 +248,7 @@ def run_in_foreground(folder: StateFolder, ports: tuple[int, int, int]) -> None:
         gateway_port=ports[2],
         bootstrap_manifests=tuple(build_bootstrap_manifests(namespace="default")),
     )
-    asyncio.run(run_until_signal(config))
+    event_loop.run(run_until_signal(config))
 
 
 def _describe(folder: StateFolder, endpoints: Endpoints) -> dict[str, object]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from kubeloop import event_loop
 from kubeloop.errors import InputError, KubeloopError
 from kubeloop.kserve.server.app import AppConfig, build_app
 from kubeloop.kserve.server.dataplane import DataPlane
@@ -164,8 +165,7 @@ def main() -> None:
     try:
         config = parse_config(sys.argv[1:], os.environ)
         _use_threads(config.num_threads)
-        uvicorn.Config(app="", log_config=None).setup_event_loop()
-        asyncio.run(serve(config))
+        event_loop.run(serve(config))
     except KubeloopError as error:
         sys.exit(f"error: {error}")
 
