@@ -57,10 +57,8 @@ class Kubelet:
     ) -> None:
         """Args:
         client: The control plane.
-        state: Folder that holds `pods/<uid>/` and `claims/`.
-        config: How pods run; the defaults when None.
-        kubeconfig: What pods find in KUBECONFIG; `<state>/kubeconfig` when None.
-        clock: Tells the time.
+        state: Folder that holds `pods/<uid>/` and `claims/`; pods' KUBECONFIG too, unless given.
+        config: How pods run.
         """
         config = config or KubeletConfig()
         kubeconfig = kubeconfig or state / "kubeconfig"

@@ -161,19 +161,23 @@ def build_node(config: NodeConfig, resources: NodeResources, *, now: datetime) -
                 {"type": "Hostname", "address": config.name},
             ],
             "conditions": [condition],
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": platform.release(),
-                "osImage": platform.system(),
-                "containerRuntimeVersion": f"kubeloop://{version('kubeloop')}",
-                "kubeletVersion": f"kubeloop-{version('kubeloop')}",
-                "kubeProxyVersion": "",
-                "operatingSystem": sys.platform,
-                "architecture": platform.machine(),
-            },
+            "nodeInfo": _describe_system(),
         },
+    }
+
+
+def _describe_system() -> dict[str, str]:
+    return {
+        "machineID": "",
+        "systemUUID": "",
+        "bootID": "",
+        "kernelVersion": platform.release(),
+        "osImage": platform.system(),
+        "containerRuntimeVersion": f"kubeloop://{version('kubeloop')}",
+        "kubeletVersion": f"kubeloop-{version('kubeloop')}",
+        "kubeProxyVersion": "",
+        "operatingSystem": sys.platform,
+        "architecture": platform.machine(),
     }
 
 
