@@ -12,15 +12,14 @@ import contextlib
 import hashlib
 import json
 import re
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.errors import InputError, KubeloopError
+from kubeloop.interruption import exit_on_sigterm
 
 if TYPE_CHECKING:
     from kubeloop.kserve.inference_services import ModelProvenance
@@ -103,19 +102,12 @@ def open_step(output_uri: str) -> Iterator[Step]:
     Args:
         output_uri: The planned URI of any of the step's outputs.
     """
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        del frame
-        sys.exit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield Step.from_output_uri(output_uri)
-    except KubeloopError as error:
-        print(render_failure(error), file=sys.stderr, flush=True)
-        sys.exit(1)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with exit_on_sigterm():
+        try:
+            yield Step.from_output_uri(output_uri)
+        except KubeloopError as error:
+            print(render_failure(error), file=sys.stderr, flush=True)
+            sys.exit(1)
 
 
 def render_failure(error: KubeloopError) -> str:

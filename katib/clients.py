@@ -1,38 +1,16 @@
-"""The edge to Katib's official client: where its errors become ours.
-
-KatibClient flattens every API error; the original one, with the status code, is still its context.
-"""
+"""The edge to Katib's official client: errors become ours, and what is missing None."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from kubeloop.errors import InputError, MissingDependencyError, PermanentError, TransientError
+from kubeloop.errors import MissingDependencyError
+from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
 
 Client = Any  # kubeflow.katib.KatibClient, which has no types
 
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 """Label of an experiment's trials and of their pods."""
-
-_NOT_FOUND = 404
-_CONFLICT = 409
-_REFUSED = (400, 422)
-_RETRIED = (408, 429, 500, 502, 503, 504)
-
-
-class ApiFailureError(PermanentError):
-    """The Kubernetes API refused; `status` is its HTTP status code."""
-
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class RefusedError(ApiFailureError, InputError):
-    """The Kubernetes API, or a webhook behind it, refused what was asked for."""
 
 
 def connect(
@@ -61,42 +39,13 @@ def close(client: Client) -> None:
     api_client.close()
 
 
-@contextmanager
-def translate_errors(what: str) -> Iterator[None]:
-    """Translate the client's errors; `what` completes "Failed to …".
-
-    Raises:
-        RefusedError: The API says that the object is not acceptable (400, 422).
-        ApiFailureError: The API refuses for another reason.
-        TransientError: The API cannot be reached, or is overloaded.
-    """
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (InputError, PermanentError, TransientError):
-        raise
-    except Exception as error:
-        origin = error if isinstance(error, ApiException | HTTPError) else error.__context__
-        if isinstance(origin, ApiException):
-            raise _translate(origin, what) from error
-        if isinstance(origin, HTTPError | TimeoutError) or isinstance(error, TimeoutError):
-            raise TransientError(
-                f"Failed to {what}: the Kubernetes API does not answer ({origin or error})."
-            ) from error
-        raise
-
-
 def find_experiment(client: Client, name: str, *, namespace: str) -> Any:  # V1beta1Experiment
     """The experiment; None when there is none."""
     try:
         with translate_errors(f"read Experiment {namespace}/{name}"):
             return client.get_experiment(name, namespace=namespace)
-    except ApiFailureError as failure:
-        if failure.status == _NOT_FOUND:
-            return None
-        raise
+    except MissingObjectError:
+        return None
 
 
 def create_experiment(client: Client, experiment: Any) -> bool:  # V1beta1Experiment
@@ -105,10 +54,8 @@ def create_experiment(client: Client, experiment: Any) -> bool:  # V1beta1Experi
     try:
         with translate_errors(f"create Experiment {metadata.namespace}/{metadata.name}"):
             client.create_experiment(experiment, namespace=metadata.namespace)
-    except ApiFailureError as failure:
-        if failure.status == _CONFLICT:
-            return False
-        raise
+    except ObjectConflictError:
+        return False
     return True
 
 
@@ -117,10 +64,8 @@ def delete_experiment(client: Client, name: str, *, namespace: str) -> bool:
     try:
         with translate_errors(f"delete Experiment {namespace}/{name}"):
             client.delete_experiment(name, namespace=namespace)
-    except ApiFailureError as failure:
-        if failure.status == _NOT_FOUND:
-            return False
-        raise
+    except MissingObjectError:
+        return False
     return True
 
 
@@ -135,10 +80,8 @@ def find_suggestion(client: Client, name: str, *, namespace: str) -> Any:  # V1b
     try:
         with translate_errors(f"read Suggestion {namespace}/{name}"):
             return client.get_suggestion(name, namespace=namespace)
-    except ApiFailureError as failure:
-        if failure.status == _NOT_FOUND:
-            return None
-        raise
+    except MissingObjectError:
+        return None
 
 
 def list_pods(client: Client, experiment_name: str, *, namespace: str) -> list[Any]:
@@ -146,20 +89,3 @@ def list_pods(client: Client, experiment_name: str, *, namespace: str) -> list[A
     selector = f"{EXPERIMENT_LABEL}={experiment_name}"
     with translate_errors(f"list the pods of Experiment {namespace}/{experiment_name}"):
         return list(client.core_api.list_namespaced_pod(namespace, label_selector=selector).items)
-
-
-def _translate(error: Any, what: str) -> Exception:  # ApiException
-    status = int(error.status or 0)
-    message = f"Failed to {what}: {_read_message(error)}"
-    if status in _RETRIED or status == 0:
-        return TransientError(message)
-    if status in _REFUSED:
-        return RefusedError(message, status=status)
-    return ApiFailureError(message, status=status)
-
-
-def _read_message(error: Any) -> str:  # ApiException
-    try:
-        return str(json.loads(error.body or "")["message"])
-    except (ValueError, KeyError, TypeError):
-        return str(error.body or error.reason or error)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from kubeloop.errors import KubeloopError
-from kubeloop.katib.clients import Client, find_suggestion, list_pods, translate_errors
+from kubeloop.katib.clients import Client, find_suggestion, list_pods
 from kubeloop.katib.results import ExperimentResult, TrialResult, TrialStatus
+from kubeloop.sdk_errors import translate_errors
 
 _NUM_TRIALS = 3
 _NUM_WARNINGS = 5

@@ -8,19 +8,15 @@ finds it.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from kubeflow.katib import V1beta1Experiment
 from kubeloop.errors import InputError, PermanentError, TransientError
+from kubeloop.interruption import undo_when_interrupted
 from kubeloop.katib.clients import (
-    ApiFailureError,
     Client,
     connect,
     create_experiment,
@@ -31,9 +27,9 @@ from kubeloop.katib.clients import (
 from kubeloop.katib.diagnosis import explain, summarize
 from kubeloop.katib.experiments import CONFIGURATION_ANNOTATION
 from kubeloop.katib.results import ExperimentResult, ExperimentStatus, TrialStatus, read_trials
+from kubeloop.sdk_errors import ApiFailureError
 
 _RUN_LABEL = "pipeline/runid"
-_SIGTERM_EXIT = 143
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,34 +117,13 @@ def run_experiment(
         clock=clock,
         sleep=sleep,
     )
-    with _interrupted_by_sigterm():
-        try:
-            run.ensure()
-            return run.wait()
-        except (KeyboardInterrupt, SystemExit, _GivenUpError):
-            run.delete()
-            raise
+    with undo_when_interrupted(run.delete, also_on=(_GivenUpError,)):
+        run.ensure()
+        return run.wait()
 
 
 class _GivenUpError(PermanentError):
     """The experiment is still there, and of no use."""
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that the experiment is deleted on the way."""
-
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(_SIGTERM_EXIT)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeloop.errors import MissingDependencyError, PermanentError, TransientError
-from kubeloop.kserve.api_errors import ApiFailureError, translate_errors
 from kubeloop.kserve.diagnosis import Diagnosis, diagnose, find_pod_failure
 from kubeloop.kserve.endpoints import Endpoint, TransitionStatus, parse_endpoint
 from kubeloop.kserve.inference_services import (
@@ -25,6 +24,12 @@ from kubeloop.kserve.inference_services import (
     DeploymentMode,
     InferenceServiceConfig,
     build_inference_service,
+)
+from kubeloop.sdk_errors import (
+    ApiFailureError,
+    MissingObjectError,
+    ObjectConflictError,
+    translate_errors,
 )
 
 logger = logging.getLogger(__name__)
@@ -133,9 +138,8 @@ def apply(config: InferenceServiceConfig, *, client: Client) -> Endpoint:
                 _keep_metadata(wanted.metadata, current["metadata"])
                 stored = client.replace(config.name, wanted, namespace=config.namespace)
                 return parse_endpoint(stored)
-        except ApiFailureError as failure:
-            if failure.status != 409:  # somebody else wrote between our read and our write
-                raise
+        except ObjectConflictError:
+            continue  # somebody else wrote between our read and our write
     raise TransientError(f"Failed to {what}: it kept changing while it was written.")
 
 
@@ -158,10 +162,8 @@ def delete(name: str, *, namespace: str, client: Client) -> bool:
     try:
         with translate_errors(f"delete InferenceService {namespace}/{name}"):
             client.delete(name, namespace=namespace)
-    except ApiFailureError as failure:
-        if failure.status == 404:
-            return False
-        raise
+    except MissingObjectError:
+        return False
     return True
 
 
@@ -169,10 +171,8 @@ def _find(name: str, *, namespace: str, client: Client) -> dict[str, Any] | None
     try:
         with translate_errors(f"read InferenceService {namespace}/{name}"):
             manifest: dict[str, Any] = client.get(name, namespace=namespace)
-    except ApiFailureError as failure:
-        if failure.status == 404:
-            return None
-        raise
+    except MissingObjectError:
+        return None
     return manifest
 
 

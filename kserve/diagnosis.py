@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeloop.errors import KubeloopError
-from kubeloop.kserve.api_errors import translate_errors
 from kubeloop.kserve.endpoints import Endpoint, TransitionStatus
 from kubeloop.kserve.inference_services import CONFIGURATION_ANNOTATION
+from kubeloop.sdk_errors import translate_errors
 
 Client = Any  # kserve.KServeClient, which has no types
 

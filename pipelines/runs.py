@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
 from kubeloop.pipelines.packages import PipelinePackage
+from kubeloop.sdk_errors import read_message
 
 KfpClient = Any  # kfp.Client; the SDK has no types
 
@@ -253,11 +253,7 @@ def _translated(action: str) -> Iterator[None]:
 
 
 def _parse_api_exception(action: str, error: Any) -> KubeloopError:
-    try:
-        message = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        message = error.reason or str(error)
-    text = f"Failed to {action}: {message}"
+    text = f"Failed to {action}: {read_message(error)}"
     if error.status in (400, 404, 409, 413, 422):
         return InputError(text)
     if error.status in (429, 502, 503, 504):

@@ -8,24 +8,22 @@ deletes its job; a process that is killed leaves the job running, and its retry 
 from __future__ import annotations
 
 import re
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from kubeflow.training import KubeflowOrgV1PyTorchJob, TrainingClient
 from kubeflow.training.constants import constants
-from kubeloop.errors import InputError, PermanentError, TransientError
+from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
+from kubeloop.interruption import undo_when_interrupted
+from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
 
 _METRIC = re.compile(r"(?<![\w|-])([\w|-]+)\s*=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]?\d+)?)")
 _RUN_LABEL = "pipeline/runid"
 _RETRYABLE = frozenset({138, 143})
 _NUM_TAIL_LINES = 20
-_SIGTERM_EXIT = 143
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,34 +103,13 @@ def run_training_job(
         clock=clock,
         sleep=sleep,
     )
-    with _interrupted_by_sigterm():
-        try:
-            run.ensure()
-            return run.wait()
-        except (KeyboardInterrupt, SystemExit, _GivenUpError):
-            run.delete()
-            raise
+    with undo_when_interrupted(run.delete, also_on=(_GivenUpError,)):
+        run.ensure()
+        return run.wait()
 
 
 class _GivenUpError(PermanentError):
     """The job is still there, and of no use."""
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that the job is deleted on the way."""
-
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(_SIGTERM_EXIT)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,21 +156,16 @@ class _Run:
             )
 
     def _create(self) -> KubeflowOrgV1PyTorchJob:
-        try:
+        with suppress(ObjectConflictError), translate_errors(f"create {self.where}"):
             self.client.create_job(self.job, namespace=self.namespace)
-        except RuntimeError as error:
-            # NB: the client hides the API's answer; it is the cause of its error.
-            if _status_of(error) != 409:
-                raise _translate(error, f"create {self.where}") from error
         return self._find() or self.job
 
     def _find(self) -> KubeflowOrgV1PyTorchJob | None:
         try:
-            return self.client.get_job(self.name, namespace=self.namespace)
-        except (RuntimeError, TimeoutError) as error:
-            if _status_of(error) == 404:
-                return None
-            raise _translate(error, f"get {self.where}") from error
+            with translate_errors(f"read {self.where}"):
+                return self.client.get_job(self.name, namespace=self.namespace)
+        except MissingObjectError:
+            return None
 
     def _wait_until_gone(self) -> None:
         while self._find() is not None:
@@ -201,11 +173,8 @@ class _Run:
 
     def delete(self) -> None:
         """Delete the job, where it is still there."""
-        try:
+        with suppress(MissingObjectError), translate_errors(f"delete {self.where}"):
             self.client.delete_job(self.name, namespace=self.namespace)
-        except RuntimeError as error:
-            if _status_of(error) != 404:
-                raise _translate(error, f"delete {self.where}") from error
 
     def wait(self) -> TrainingRun:
         """Watch the job until it has succeeded."""
@@ -252,16 +221,14 @@ class _Run:
         )
 
     def _list_pods(self) -> Sequence[Any]:
-        try:
-            pods: Sequence[Any] = self.client.get_job_pods(self.name, namespace=self.namespace)
-        except (RuntimeError, TimeoutError) as error:
-            raise _translate(error, f"list the pods of {self.where}") from error
-        return pods
+        with translate_errors(f"list the pods of {self.where}"):
+            return list(self.client.get_job_pods(self.name, namespace=self.namespace))
 
     def _read_log(self, **selection: Any) -> dict[str, str]:  # Any: the client's own arguments
         try:
-            logs, _ = self.client.get_job_logs(self.name, namespace=self.namespace, **selection)
-        except (RuntimeError, TimeoutError):
+            with translate_errors(f"read the log of {self.where}"):
+                logs, _ = self.client.get_job_logs(self.name, namespace=self.namespace, **selection)
+        except KubeloopError:
             return {}  # A pod between two lives has no log; the next look reads it.
         return dict(logs)
 
@@ -349,18 +316,3 @@ def _restarts_of(pod: Any) -> int:  # Any: the client's V1Pod
 
 def _run_of(job: KubeflowOrgV1PyTorchJob) -> str:
     return str((job.metadata.labels or {}).get(_RUN_LABEL, ""))
-
-
-def _status_of(error: BaseException) -> int | None:
-    cause = error.__cause__ or error.__context__
-    status = getattr(cause, "status", None)
-    return status if isinstance(status, int) else None
-
-
-def _translate(error: Exception, what: str) -> TransientError | PermanentError:
-    cause = error.__cause__ or error.__context__ or error
-    status = _status_of(error)
-    detail = f"HTTP {status}: {getattr(cause, 'body', cause)}" if status else str(cause)
-    if status is not None and 400 <= status < 500 and status not in (408, 429):
-        return PermanentError(f"Failed to {what}: {detail}")
-    return TransientError(f"Failed to {what}: {detail}")

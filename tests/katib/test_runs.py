@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from kubeflow.katib import KatibClient, V1beta1Experiment
 from kubeloop.errors import InputError, PermanentError, TransientError
-from kubeloop.katib.clients import RefusedError, close, connect, delete_experiment
+from kubeloop.katib.clients import close, connect, delete_experiment
 from kubeloop.katib.experiments import (
     ExperimentConfig,
     ObjectiveConfig,
@@ -31,6 +31,7 @@ from kubeloop.local.api.memory import MemoryClient
 from kubeloop.local.api.resources import NAMESPACES
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.katib.observations import ObservationStore
+from kubeloop.sdk_errors import RefusedError
 from kubeloop.testing.katib_lab import Exit, Program, at_work, lab_on, print_accuracy
 from kubeloop.testing.servers import RunningApi, running_api
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
