@@ -356,5 +356,5 @@ def test_api_that_is_gone_is_a_transient_error(tmp_path: Path) -> None:
 
     client = asyncio.run(open_and_close())
 
-    with pytest.raises(TransientError, match="the Kubernetes API cannot be reached"):
+    with pytest.raises(TransientError, match="the Kubernetes API does not answer"):
         deployments.get("digits", namespace="default", client=client)
