@@ -22,6 +22,7 @@ from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, transla
 
 _METRIC = re.compile(r"(?<![\w|-])([\w|-]+)\s*=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]?\d+)?)")
 _RUN_LABEL = "pipeline/runid"
+_EXIT_EVENT = "ExitedWithCode"
 _RETRYABLE = frozenset({138, 143})
 _NUM_TAIL_LINES = 20
 
@@ -206,7 +207,8 @@ class _Run:
         self._count_restarts(pods)
         if failed := _condition(job, constants.JOB_CONDITION_FAILED):
             raise PermanentError(
-                f"{self.where} failed{self._describe_failure(pods, otherwise=failed.message)}"
+                f"{self.where} failed"
+                f"{self._describe_failure(pods) or f': {failed.message}{self._describe_pods()}'}"
             )
         for pod in pods:
             self._notice_waiting(pod)
@@ -254,7 +256,7 @@ class _Run:
             raise _GivenUpError(
                 f"{self.where} was restarted more than {self.watch.max_restarts} times and was"
                 " deleted; its program is killed again and again, for want of memory perhaps"
-                f"{self._describe_failure(pods)}"
+                f"{self._describe_failure(pods) or self._describe_exits()}"
             )
 
     def _num_restarts(self) -> int:
@@ -274,11 +276,21 @@ class _Run:
         notices = sorted(self.notices)
         return f" Its pods: {'; '.join([*phases, *notices]) or 'none'}."
 
-    def _describe_failure(self, pods: Sequence[Any], *, otherwise: str = "") -> str:
+    def _describe_exits(self) -> str:
+        """Say how the last replica ended of which nothing else is left."""
+        selector = f"involvedObject.name={self.name},reason={_EXIT_EVENT}"
+        events = []
+        with suppress(KubeloopError), translate_errors(f"list the events of {self.where}"):
+            events = self.client.core_api.list_namespaced_event(
+                self.namespace, field_selector=selector
+            ).items
+        return f": {events[-1].message}." if events else "."
+
+    def _describe_failure(self, pods: Sequence[Any]) -> str:
         """Say which replica ended how, in the rest of a sentence, and the end of its log."""
         ends = [(pod, end) for pod in pods if (end := _end_of(pod)) is not None]
         if not ends:
-            return f": {otherwise}{self._describe_pods()}"
+            return ""
         # NB: a replica that lost its peer, or was stopped, says less than the one that failed.
         pod, end = min(ends, key=lambda entry: entry[1].exit_code in _RETRYABLE)
         labels = pod.metadata.labels

@@ -255,7 +255,7 @@ def test_a_program_that_is_killed_again_and_again_is_given_up(on_cluster: OnClus
     def test(cluster: Cluster) -> None:
         code = "import os\nprint('hello', flush=True)\nos.kill(os.getpid(), 9)"
 
-        with pytest.raises(PermanentError, match="was restarted more than 2 times"):
+        with pytest.raises(PermanentError, match=r"more than 2 times .* exited with code 137"):
             cluster.run(cluster.build(code), watch={"max_restarts": 2})
 
         assert not cluster.has_job()
