@@ -87,6 +87,7 @@ def demo(
     require(_PACKAGES, what="The demo", extra="all")
     started = time.monotonic()
     session = Session.open(state)
+    was_running = session.state.is_running()
     with running(session.state, (api_port, kfp_port, gateway_port)):
         up_seconds = time.monotonic() - started
         folder = write_digits(session.state.root / "demo" / "digits")
@@ -116,6 +117,9 @@ def demo(
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(collected.to_json(), indent=2))
     show(collected)
+    if not was_running:
+        hint = f"\n`kubeloop up --state {session.state.root}` serves the endpoint again."
+        console.print(hint, soft_wrap=True)
 
 
 def write_digits(folder: Path) -> Path:
