@@ -11,7 +11,7 @@ from copy import deepcopy
 from datetime import datetime
 from typing import ClassVar
 
-from kubeloop.errors import ConflictError, NotFoundError
+from kubeloop.errors import NotFoundError
 from kubeloop.local.api.resources import DEPLOYMENTS, PODS, Resource
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.operators.conditions import Clock, utc_now
@@ -22,6 +22,7 @@ from kubeloop.local.operators.controller import (
     build_owner_reference,
     controller_owner,
 )
+from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.pod_states import is_being_deleted
 from kubeloop.local.operators.rollouts import (
@@ -139,16 +140,7 @@ class DeploymentReconciler(Reconciler):
 
     async def _delete_pods(self, pods: tuple[Manifest, ...]) -> None:
         for pod in pods:
-            metadata = pod["metadata"]
-            try:
-                await self._client.delete(
-                    PODS,
-                    metadata["name"],
-                    namespace=metadata["namespace"],
-                    uid=metadata["uid"],
-                )
-            except (NotFoundError, ConflictError):
-                continue  # it is gone, or another pod has its name
+            await delete_this(self._client, PODS, pod)
 
     async def _save_status(self, deployment: Manifest, pods: Pods, *, now: datetime) -> Manifest:
         status = build_status(deployment, pods, now=now)

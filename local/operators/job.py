@@ -26,6 +26,7 @@ from kubeloop.local.operators.controller import (
     build_owner_reference,
     controller_owner,
 )
+from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.job_status import (
     COMPLETE,
@@ -180,14 +181,7 @@ class JobReconciler(Reconciler):
         remaining = finished + timedelta(seconds=ttl_seconds) - draft.now
         if remaining > timedelta():
             return Result(requeue_after_seconds=remaining.total_seconds())
-        metadata = draft.job["metadata"]
-        await self._client.delete(
-            JOBS,
-            metadata["name"],
-            namespace=metadata["namespace"],
-            propagation=Propagation.FOREGROUND,
-            uid=metadata["uid"],
-        )
+        await delete_this(self._client, JOBS, draft.job, propagation=Propagation.FOREGROUND)
         return Result()
 
     async def _save(self, draft: JobDraft) -> None:
@@ -265,18 +259,9 @@ class JobReconciler(Reconciler):
         if not counted:
             await self._untrack(pods)
         for pod in pods:
-            metadata = pod["metadata"]
-            try:
-                await self._client.delete(
-                    PODS,
-                    metadata["name"],
-                    namespace=metadata["namespace"],
-                    uid=metadata["uid"],
-                )
-            except NotFoundError:
-                continue
-            message = f"Deleted pod: {metadata['name']}"
-            await self._record(job, reason="SuccessfulDelete", message=message)
+            if await delete_this(self._client, PODS, pod):
+                message = f"Deleted pod: {pod['metadata']['name']}"
+                await self._record(job, reason="SuccessfulDelete", message=message)
 
     async def _record(
         self, job: Manifest, *, reason: str, message: str, severity: Severity = "Normal"

@@ -17,6 +17,7 @@ from kubeloop.local.api.resources import PODS, PYTORCH_JOBS, SERVICES, Resource
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.operators.conditions import FALSE, Clock, format_time, utc_now
 from kubeloop.local.operators.controller import Reconciler, Request, Result, controller_owner
+from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.pod_states import is_active, is_being_deleted, phase_of
 from kubeloop.local.operators.pod_troubles import Severity, find_troubles
@@ -173,13 +174,9 @@ class PyTorchJobReconciler(Reconciler):
         remaining = timedelta(seconds=ttl_seconds) - elapsed
         if remaining > timedelta():
             return Result(requeue_after_seconds=remaining.total_seconds())
-        metadata = draft.job["metadata"]
-        await self._client.delete(
-            PYTORCH_JOBS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"]
-        )
-        await self._record(
-            draft.job, reason="SuccessfulDeletePod", message=f"Deleted job: {draft.name}"
-        )
+        if await delete_this(self._client, PYTORCH_JOBS, draft.job):
+            message = f"Deleted job: {draft.name}"
+            await self._record(draft.job, reason="SuccessfulDeletePod", message=message)
         return Result()
 
     async def _save(self, draft: StatusDraft, *, stored: Manifest) -> None:
@@ -232,18 +229,11 @@ class PyTorchJobReconciler(Reconciler):
         self, job: Manifest, resource: Resource, manifests: Iterable[Manifest]
     ) -> None:
         for manifest in manifests:
-            metadata = manifest["metadata"]
             if is_being_deleted(manifest):
                 continue
             try:
-                await self._client.delete(
-                    resource,
-                    metadata["name"],
-                    namespace=metadata["namespace"],
-                    uid=metadata["uid"],
-                )
-            except NotFoundError:
-                continue
+                if not await delete_this(self._client, resource, manifest):
+                    continue
             except ApiError as error:
                 await self._record(
                     job,
@@ -252,7 +242,7 @@ class PyTorchJobReconciler(Reconciler):
                     severity="Warning",
                 )
                 raise
-            message = f"Deleted {resource.kind.lower()}: {metadata['name']}"
+            message = f"Deleted {resource.kind.lower()}: {manifest['metadata']['name']}"
             await self._record(job, reason=f"SuccessfulDelete{resource.kind}", message=message)
 
     async def _record(

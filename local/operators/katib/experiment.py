@@ -28,6 +28,7 @@ from kubeloop.local.operators.conditions import (
     utc_now,
 )
 from kubeloop.local.operators.controller import Reconciler, Request, Result, controller_owner
+from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.experiment_status import (
     Counts,
@@ -193,13 +194,7 @@ class ExperimentReconciler(Reconciler):
             }
             await self._client.replace_status(suggestion)
         for trial in doomed:
-            metadata = trial["metadata"]
-            try:
-                await self._client.delete(
-                    TRIALS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"]
-                )
-            except NotFoundError:
-                continue
+            await delete_this(self._client, TRIALS, trial)
 
     async def _list_trials(
         self, experiment: Manifest, suggestion: Manifest | None

@@ -29,6 +29,7 @@ from kubeloop.local.operators.controller import (
     build_owner_reference,
     controller_owner,
 )
+from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.katib.drafts import Severity, StatusDraft
 from kubeloop.local.operators.katib.metrics import observe, require_objective
@@ -236,15 +237,6 @@ class TrialReconciler(Reconciler):
             return
         resource = find_by_kind(job["apiVersion"], job["kind"])
         assert resource is not None
-        metadata = job["metadata"]
-        try:
-            await self._client.delete(
-                resource,
-                metadata["name"],
-                namespace=metadata["namespace"],
-                propagation=Propagation.FOREGROUND,
-                uid=metadata["uid"],
-            )
-        except NotFoundError:
-            return
-        await self._record(trial, "JobDeleted", f"Job {metadata['name']} has been deleted")
+        if await delete_this(self._client, resource, job, propagation=Propagation.FOREGROUND):
+            message = f"Job {job['metadata']['name']} has been deleted"
+            await self._record(trial, "JobDeleted", message)
