@@ -1,0 +1,122 @@
+"""The `kubeloop` command as a user types it, on the state folder of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from kubeloop.testing.waiting import wait_until
+
+_COMMAND = (sys.executable, "-m", "kubeloop.cli.main")
+_ANY_PORTS = ("--api-port", "0", "--kfp-port", "0", "--gateway-port", "0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # Any: JSON
+        """What it printed, with `--output json`."""
+        return json.loads(self.out)
+
+
+class Command:
+    """A command that runs, in a process group of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._read: list[str] = []
+
+    def read_until(self, text: str) -> str:
+        """Read what it prints up to the line with `text`; returns that line."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._read.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"the command has not printed {text!r}: {self.wait()}")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def wait(self, *, timeout_seconds: float = 60) -> Outcome:
+        """Until it has ended; one that does not is killed."""
+        try:
+            out, err = self._process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            out, err = self._process.communicate()
+            raise AssertionError(f"the command has not ended: {out}\n{err}") from None
+        return Outcome(code=self._process.returncode, out="".join([*self._read, out]), err=err)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """Commands on one state folder, run in the folder around it."""
+
+    state: Path
+
+    def start(self, *arguments: str) -> Command:
+        """Start a command."""
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+            [*_COMMAND, *arguments, "--state", str(self.state)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=self.state.parent,
+        )
+        return Command(process)
+
+    def run(self, *arguments: str, timeout_seconds: float = 120) -> Outcome:
+        """Run a command to its end."""
+        return self.start(*arguments).wait(timeout_seconds=timeout_seconds)
+
+    def up(self) -> dict[str, Any]:
+        """Start a control plane on free ports; returns what `kubeloop up` says of it."""
+        done = self.run("up", *_ANY_PORTS, "-o", "json")
+        assert done.code == 0, done.err
+        plane: dict[str, Any] = done.json
+        return plane
+
+    def down(self) -> None:
+        """Stop the control plane, if one runs."""
+        done = self.run("down")
+        assert done.code == 0, done.err
+
+    def processes(self) -> list[psutil.Process]:
+        """Processes whose command line or environment names the state folder."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                text = " ".join([*process.cmdline(), *process.environ().values()])
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+            if str(self.state) in text and process.pid != os.getpid():
+                found.append(process)
+        return found
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_seconds: float = 30) -> None:
+    """Return as soon as `condition` holds.
+
+    Raises:
+        TimeoutError: It did not hold in time.
+    """
+    asyncio.run(wait_until(condition, timeout_seconds=timeout_seconds))
