@@ -30,15 +30,6 @@ def connect(
     return KatibClient(config_file=config_file, context=context, namespace=namespace)
 
 
-def close(client: Client) -> None:
-    """Close the client's connections and threads."""
-    api_client = client.custom_api.api_client
-    pools = api_client.rest_client.pool_manager.pools
-    for key in list(pools.keys()):
-        pools[key].close()
-    api_client.close()
-
-
 def find_experiment(client: Client, name: str, *, namespace: str) -> Any:  # V1beta1Experiment
     """The experiment; None when there is none."""
     try:

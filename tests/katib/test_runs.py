@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from kubeflow.katib import KatibClient, V1beta1Experiment
 from kubeloop.errors import InputError, PermanentError, TransientError
-from kubeloop.katib.clients import close, connect, delete_experiment
+from kubeloop.katib.clients import connect, delete_experiment
 from kubeloop.katib.experiments import (
     ExperimentConfig,
     ObjectiveConfig,
@@ -33,7 +32,9 @@ from kubeloop.local.client import Manifest
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.sdk_errors import RefusedError
 from kubeloop.testing.katib_lab import Exit, Program, at_work, lab_on, print_accuracy
+from kubeloop.testing.official_clients import close_connections
 from kubeloop.testing.servers import RunningApi, running_api
+from kubeloop.testing.waiting import wait_until
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 
 FAST = WatchConfig(poll_seconds=0.02)
@@ -78,7 +79,7 @@ def connected(running: RunningApi) -> Iterator[KatibClient]:
     try:
         yield client
     finally:
-        close(client)
+        close_connections(client.custom_api)
 
 
 def hang(pod: Manifest) -> None:
@@ -86,10 +87,7 @@ def hang(pod: Manifest) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    asyncio.run(wait_until(condition, timeout_seconds=20))
 
 
 def test_a_run_returns_the_trials_and_the_best_one(tmp_path: Path) -> None:
@@ -359,4 +357,4 @@ def test_an_api_that_does_not_answer_is_a_transient_error(tmp_path: Path) -> Non
 
     with pytest.raises(TransientError, match="does not answer"):
         delete_experiment(clients[0], "digits", namespace="default")
-    close(clients[0])
+    close_connections(clients[0].custom_api)

@@ -20,6 +20,7 @@ from kubeloop.local.client import Client, EventType, Manifest
 from kubeloop.local.operators.controller import Controller
 from kubeloop.local.operators.deployment import DeploymentReconciler
 from kubeloop.local.operators.inferenceservice import InferenceServiceReconciler
+from kubeloop.testing.official_clients import close_connections
 from kubeloop.testing.servers import running_api
 from kubeloop.testing.waiting import wait_until
 
@@ -126,17 +127,10 @@ async def running_plane(folder: Path) -> AsyncIterator[Plane]:
         try:
             yield Plane(kserve=kserve, client=client)
         finally:
-            close_connections(kserve)
+            close_connections(kserve.core_api, kserve.app_api, kserve.api_instance)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def close_connections(kserve: Any) -> None:
-    for api in (kserve.core_api, kserve.app_api, kserve.api_instance):
-        pools = api.api_client.rest_client.pool_manager.pools
-        for key in pools.keys():  # noqa: SIM118  # not a mapping that can be iterated
-            pools[key].close()
 
 
 @pytest.fixture

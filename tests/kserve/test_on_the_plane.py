@@ -19,6 +19,7 @@ from kubeloop.kserve.inference_services import InferenceServiceConfig
 from kubeloop.kserve.runtime import build_serving_runtime
 from kubeloop.local.control_plane import ControlPlaneConfig, control_plane
 from kubeloop.local.state import StateFolder
+from kubeloop.testing.official_clients import close_connections
 
 RED = [[[250, 10, 10]] * 4] * 3
 
@@ -35,13 +36,6 @@ async def run_plane(state: StateFolder, started: threading.Event, stops: list[An
         await stop.wait()
 
 
-def close_connections(kserve: Any) -> None:
-    for api in (kserve.core_api, kserve.app_api, kserve.api_instance):
-        pools = api.api_client.rest_client.pool_manager.pools
-        for key in pools.keys():  # noqa: SIM118  # not a mapping that can be iterated
-            pools[key].close()
-
-
 @pytest.fixture(scope="module")
 def kserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """KServe's client of a plane that runs as long as this module's tests."""
@@ -52,7 +46,7 @@ def kserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         assert started.wait(30), running.exception()
         client = connect(config_file=str(state.kubeconfig))
         yield client
-        close_connections(client)
+        close_connections(client.core_api, client.app_api, client.api_instance)
         stops[0]()
         running.result(30)
 
