@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kubeloop.local.client import Manifest
@@ -39,6 +40,29 @@ def build_job(name: str, *, num_workers: int = 1) -> Manifest:
                 "Master": {"replicas": 1, "template": template},
                 "Worker": {"replicas": num_workers, "template": template},
             }
+        },
+    }
+
+
+def build_pytorch_job(
+    replicas: Mapping[str, int],
+    *,
+    policy: str = "Never",
+    container: Manifest | None = None,
+    run_policy: Manifest | None = None,
+) -> Manifest:
+    """A PyTorchJob `digits` as a user would write it, with `replicas` of each type."""
+    containers = [{"name": "pytorch", "image": "kubeloop/runtime", **(container or {})}]
+    spec = {"restartPolicy": policy, "template": {"spec": {"containers": containers}}}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": "digits", "namespace": "default"},
+        "spec": {
+            "runPolicy": run_policy or {},
+            "pytorchReplicaSpecs": {
+                name: {"replicas": count, **spec} for name, count in replicas.items()
+            },
         },
     }
 

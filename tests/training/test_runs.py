@@ -15,7 +15,9 @@ from kubeloop.local.kubelet.node import KubeletConfig
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.local.operators.controller import Controller
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.official_clients import close_connections
 from kubeloop.testing.servers import running_api
+from kubeloop.testing.waiting import wait_until
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.runs import (
     TrainingRun,
@@ -63,21 +65,10 @@ class Cluster:
         return {pod.metadata.name: pod.metadata.uid for pod in self.client.get_job_pods("job")}
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        import time
-
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, "the condition never held"
-            time.sleep(0.02)
+        asyncio.run(wait_until(condition, timeout_seconds=DEADLINE_SECONDS))
 
     def has_job(self) -> bool:
         return bool(self.client.list_jobs())
-
-
-def close_connections(client: TrainingClient) -> None:
-    pools = client.core_api.api_client.rest_client.pool_manager.pools
-    for key in pools.keys():  # noqa: SIM118  # not a mapping that can be iterated
-        pools[key].close()
 
 
 @asynccontextmanager
@@ -91,7 +82,7 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
             try:
                 yield Cluster(client=training, folder=folder)
             finally:
-                close_connections(training)
+                close_connections(training.core_api)
                 controller.cancel()
                 await asyncio.gather(controller, return_exceptions=True)
 

@@ -11,6 +11,7 @@ from kubeloop.local.api.resources import PODS, PYTORCH_JOBS
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.operators.conditions import conditions_of, is_condition_true
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.manifests import build_pytorch_job
 from kubeloop.testing.plane import small_plane
 from kubeloop.testing.waiting import wait_until
 
@@ -40,23 +41,11 @@ FAIL_ONCE = """
 
 def build_job(program: str, *args: str, policy: str = "Never", num_workers: int = 0) -> Manifest:
     container = {
-        "name": "pytorch",
-        "image": "kubeloop/runtime",
         "command": ["python", "-c", textwrap.dedent(program), *args],
         "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
     }
-    spec = {"restartPolicy": policy, "template": {"spec": {"containers": [container]}}}
-    replicas = {"Master": 1, "Worker": num_workers}
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": "digits", "namespace": "default"},
-        "spec": {
-            "pytorchReplicaSpecs": {
-                name: {"replicas": count, **spec} for name, count in replicas.items() if count
-            }
-        },
-    }
+    replicas = {"Master": 1, "Worker": num_workers} if num_workers else {"Master": 1}
+    return build_pytorch_job(replicas, policy=policy, container=container)
 
 
 def play(state: Path, scenario: Callable[[Client], Awaitable[None]]) -> None:

@@ -6,24 +6,12 @@ import pytest
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.manifests import build_pytorch_job
 from kubeloop.testing.stage import Stage, play
 
 
 def build_job(policy: str, **run_policy: int) -> Manifest:
-    container = {"name": "pytorch", "image": "kubeloop/runtime"}
-    spec = {"restartPolicy": policy, "template": {"spec": {"containers": [container]}}}
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": "digits", "namespace": "default"},
-        "spec": {
-            "runPolicy": run_policy,
-            "pytorchReplicaSpecs": {
-                "Master": {"replicas": 1, **spec},
-                "Worker": {"replicas": 1, **spec},
-            },
-        },
-    }
+    return build_pytorch_job({"Master": 1, "Worker": 1}, policy=policy, run_policy=run_policy)
 
 
 async def start(stage: Stage, job: Manifest) -> None:

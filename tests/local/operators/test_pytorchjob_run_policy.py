@@ -9,24 +9,12 @@ from kubeloop.errors import NotFoundError
 from kubeloop.local.api.resources import PODS, SERVICES
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.manifests import build_pytorch_job
 from kubeloop.testing.stage import Stage, play
 
 
 def build_job(*, policy: str = "Never", **run_policy: Any) -> Manifest:  # any run policy
-    container = {"name": "pytorch", "image": "kubeloop/runtime"}
-    spec = {"restartPolicy": policy, "template": {"spec": {"containers": [container]}}}
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": "digits", "namespace": "default"},
-        "spec": {
-            "runPolicy": run_policy,
-            "pytorchReplicaSpecs": {
-                "Master": {"replicas": 1, **spec},
-                "Worker": {"replicas": 2, **spec},
-            },
-        },
-    }
+    return build_pytorch_job({"Master": 1, "Worker": 2}, policy=policy, run_policy=run_policy)
 
 
 ALL = ["digits-master-0", "digits-worker-0", "digits-worker-1"]

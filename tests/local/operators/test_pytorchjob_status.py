@@ -7,6 +7,7 @@ from typing import Any
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.manifests import build_pytorch_job
 from kubeloop.testing.stage import Stage, play
 
 LABELS = (
@@ -17,22 +18,7 @@ LABELS = (
 
 
 def build_job(*, policy: str = "OnFailure", **replicas: int) -> Manifest:
-    container = {"name": "pytorch", "image": "kubeloop/runtime"}
-    return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "PyTorchJob",
-        "metadata": {"name": "digits", "namespace": "default"},
-        "spec": {
-            "pytorchReplicaSpecs": {
-                name: {
-                    "replicas": count,
-                    "restartPolicy": policy,
-                    "template": {"spec": {"containers": [container]}},
-                }
-                for name, count in replicas.items()
-            }
-        },
-    }
+    return build_pytorch_job(replicas, policy=policy)
 
 
 async def last_condition(stage: Stage) -> Any:  # an entry of status.conditions
