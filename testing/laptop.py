@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from kubeloop.local.state import StateFolder
+from kubeloop.pipelines.runs import Run, connect, list_runs, wait
 from kubeloop.testing.command_line import Command, CommandLine, Outcome, wait_for
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.small_pipelines import compile_into
@@ -85,6 +87,14 @@ class Laptop:
         run: Manifest = done.json
         return run
 
+    def list_runs(self) -> list[Run]:
+        """All runs, newest first, as KFP's client has them."""
+        return list_runs(self._connect_pipelines())
+
+    def wait_until_ended(self, run_id: str) -> str:
+        """Until a run has ended; returns its state."""
+        return str(wait(self._connect_pipelines(), run_id, timeout_seconds=60).state)
+
     def list_made(self, run_id: str) -> list[Manifest]:
         """Jobs, experiments, trials and endpoints that the steps of a run made."""
         found: list[Manifest] = []
@@ -155,6 +165,11 @@ class Laptop:
         assert killed
         for process in killed:
             process.kill()
+
+    def _connect_pipelines(self) -> Any:  # Any: kfp.Client
+        endpoints = StateFolder(self.command.state).read_endpoints()
+        assert endpoints is not None
+        return connect(host=endpoints.kfp_url, token=endpoints.token)
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[client.ApiClient]:
