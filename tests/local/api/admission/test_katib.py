@@ -1,58 +1,15 @@
-"""Katib's webhooks: what they fill in, and what they refuse with which words."""
+"""Katib's webhook of experiments: what it fills in, and what it refuses with which words."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from kubeloop.errors import ApiError
-from kubeloop.local.api.resources import CONFIG_MAPS, EXPERIMENTS, TRIALS
+from kubeloop.local.api.resources import EXPERIMENTS
 from kubeloop.local.client import Client, Manifest
-from kubeloop.testing.api import memory_api
-from kubeloop.testing.katib_lab import build_experiment, build_pytorch_job
-from kubeloop.testing.pods import FakeKubelet
-
-TEMPLATE = "spec.trialTemplate"
-PARAMETERS = f"{TEMPLATE}.trialParameters"
-
-
-def run(scenario: Callable[[Client], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with memory_api() as client:
-            await scenario(client)
-
-    asyncio.run(main())
-
-
-def create(experiment: Manifest) -> Manifest:
-    stored: list[Manifest] = []
-
-    async def scenario(client: Client) -> None:
-        stored.append(await client.create(experiment))
-
-    run(scenario)
-    return stored[0]
-
-
-def refuse(experiment: Manifest) -> str:
-    """The text of the webhook's refusal."""
-    with pytest.raises(ApiError) as caught:
-        create(experiment)
-    assert (caught.value.status, caught.value.reason) == (400, "BadRequest")
-    prefix = 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request: '
-    assert caught.value.message.startswith(prefix)
-    return caught.value.message.removeprefix(prefix)
-
-
-def with_template(**changes: Any) -> Manifest:  # any part of the template
-    template = {**build_experiment()["spec"]["trialTemplate"], **changes}
-    return build_experiment(
-        trialTemplate={key: value for key, value in template.items() if value is not None}
-    )
+from kubeloop.testing.katib_admission import create, refuse, run
+from kubeloop.testing.katib_lab import build_experiment
 
 
 def with_space(kind: str = "double", **space: Any) -> Manifest:  # any part of the space
@@ -102,24 +59,6 @@ def test_what_the_user_says_is_kept() -> None:
         {"name": "loss", "value": "min"},
     ]
     assert (spec["resumePolicy"], spec["parallelTrialCount"]) == ("LongRunning", 1)
-
-
-def test_a_batch_jobs_conditions_are_its_own() -> None:
-    container = {"name": "main", "image": "i", "args": ["${trialParameters.learningRate}"]}
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "spec": {"template": {"spec": {"containers": [container]}}},
-    }
-
-    template = create(with_template(trialSpec=job, primaryContainerName="main"))["spec"][
-        "trialTemplate"
-    ]
-
-    assert template["successCondition"] == (
-        'status.conditions.#(type=="Complete")#|#(status=="True")#'
-    )
-    assert "primaryPodLabels" not in template
 
 
 def test_defaulting_twice_changes_nothing() -> None:
@@ -280,208 +219,6 @@ def test_bounds_of_a_choice_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "refusal"),
-    [
-        (
-            {"primaryContainerName": None},
-            f"{TEMPLATE}.primaryContainerName: Required value: must be specified",
-        ),
-        (
-            {"primaryContainerName": "main"},
-            f'{TEMPLATE}.primaryContainerName: Invalid value: "main": the template has no '
-            "container of this name, only ['pytorch']",
-        ),
-        (
-            {"successCondition": "a.@b"},
-            f"{TEMPLATE}.successCondition: Invalid value: \"a.@b\": The part '@b' of the path",
-        ),
-        ({"trialParameters": None}, f"{PARAMETERS}: Required value: must be specified"),
-        (
-            {"trialSpec": None},
-            f"{TEMPLATE}: Required value: successCondition and failureCondition must be specified",
-        ),
-        (
-            {"configMap": {"configMapName": "c"}, "successCondition": "a", "failureCondition": "b"},
-            f"{TEMPLATE}: Required value: only one of {TEMPLATE}.trialSpec or {TEMPLATE}.configMap "
-            "can be specified",
-        ),
-        (
-            {
-                "trialSpec": None,
-                "configMap": {"configMapName": "c"},
-                "successCondition": "a",
-                "failureCondition": "b",
-            },
-            f"{TEMPLATE}.configMap: Required value: configMapName, configMapNamespace and "
-            "templatePath must be specified",
-        ),
-        (
-            {"trialParameters": [{"name": "learningRate"}]},
-            f'{PARAMETERS}[0]: Invalid value: "": name and reference must be specified and name '
-            "must not contain '{' or '}'",
-        ),
-        (
-            {"trialParameters": [{"name": "learningRate", "reference": "other"}]},
-            f'{PARAMETERS}[0].reference: Invalid value: "other": parameter reference other does '
-            "not exist in spec.parameters: ['learning_rate']",
-        ),
-        (
-            {"trialParameters": [{"name": "other", "reference": "learning_rate"}]},
-            f'{PARAMETERS}[0].name: Invalid value: "other": parameter name: other in '
-            f"spec.trialParameters not found in {TEMPLATE}: ",
-        ),
-        (
-            {
-                "trialParameters": [
-                    {"name": "learningRate", "reference": "learning_rate"},
-                    {"name": "learningRate", "reference": "${trialSpec.Name}"},
-                ]
-            },
-            f'{PARAMETERS}[1].name: Invalid value: "learningRate": parameter name learningRate '
-            f"can't be duplicated in {PARAMETERS}",
-        ),
-    ],
-)
-def test_a_wrong_template_is_refused(changes: dict[str, Any], refusal: str) -> None:
-    assert refusal in refuse(with_template(**changes))
-
-
-def test_a_placeholder_that_nothing_fills_is_refused() -> None:
-    job = build_pytorch_job()
-    job["metadata"] = {"labels": {"x": "${trialParameters.more}"}}
-
-    assert refuse(with_template(trialSpec=job)) == (
-        f'{TEMPLATE}: Invalid value: "": parameters: '
-        f"['${{trialParameters.more}}'] in {TEMPLATE} not found in {PARAMETERS}"
-    )
-
-
-def test_a_template_with_a_name_is_refused() -> None:
-    job = {**build_pytorch_job(), "metadata": {"name": "mine"}}
-
-    assert refuse(with_template(trialSpec=job)) == (
-        f'{TEMPLATE}: Invalid value: "": metadata.name and metadata.namespace in {TEMPLATE} must '
-        "be omitted"
-    )
-
-
-@pytest.mark.parametrize("part", ["apiVersion", "kind"])
-def test_a_template_of_no_kind_is_refused(part: str) -> None:
-    job = build_pytorch_job()
-    del job[part]
-    conditions = {"successCondition": "a", "failureCondition": "b"}
-
-    assert refuse(with_template(trialSpec=job, **conditions)) == (
-        f"{TEMPLATE}: Required value: APIVersion and Kind in {TEMPLATE} must be specified"
-    )
-
-
-def test_a_kind_that_is_not_run_here_is_refused_with_those_that_are() -> None:
-    job = {**build_pytorch_job(), "kind": "TFJob"}
-
-    assert refuse(with_template(trialSpec=job)) == (
-        f'{TEMPLATE}: Invalid value: "": invalid {TEMPLATE}: TFJob (kubeflow.org/v1) is not run by '
-        "the embedded control plane; use one of Job (batch/v1), PyTorchJob (kubeflow.org/v1)"
-    )
-
-
-def test_a_meta_reference_needs_no_search_parameter() -> None:
-    job = build_pytorch_job()
-    job["metadata"] = {"annotations": {"trial": "${trialParameters.trialName}"}}
-    parameters = [
-        {"name": "learningRate", "reference": "learning_rate"},
-        {"name": "trialName", "reference": "${trialSpec.Name}"},
-    ]
-
-    assert create(with_template(trialSpec=job, trialParameters=parameters))["kind"] == "Experiment"
-
-
-def test_a_template_may_come_from_a_config_map() -> None:
-    text = (
-        "apiVersion: batch/v1\nkind: Job\nspec:\n  template:\n    spec:\n      containers:\n"
-        "      - name: main\n        args: ['--lr=${trialParameters.learningRate}']\n"
-    )
-    source = {"configMapNamespace": "kubeflow", "configMapName": "t", "templatePath": "job.yaml"}
-    conditions = {"successCondition": "status.succeeded", "failureCondition": "status.failed"}
-    experiment = with_template(
-        trialSpec=None, configMap=source, primaryContainerName="main", **conditions
-    )
-
-    async def scenario(client: Client) -> None:
-        with pytest.raises(ApiError, match=r"ConfigMap kubeflow/t was not found"):
-            await client.create(experiment)
-        config_map = {
-            "metadata": {"name": "t", "namespace": "kubeflow"},
-            "data": {"job.yaml": text},
-        }
-        await client.create(
-            {"apiVersion": CONFIG_MAPS.api_version, "kind": CONFIG_MAPS.kind, **config_map}
-        )
-        assert (await client.create(experiment))["metadata"]["uid"]
-
-    run(scenario)
-
-
-@pytest.mark.parametrize(
-    ("collector", "refusal"),
-    [
-        ({"collector": {"kind": "Guess"}}, "invalid metrics collector kind: Guess"),
-        (
-            {
-                "collector": {"kind": "File"},
-                "source": {"fileSystemPath": {"kind": "File", "path": "rel"}},
-            },
-            "spec.metricsCollectorSpec.source.fileSystemPath.path: Required value: file path",
-        ),
-        (
-            {
-                "collector": {"kind": "File"},
-                "source": {
-                    "fileSystemPath": {"format": "JSON"},
-                    "filter": {"metricsFormat": ["(a)(b)"]},
-                },
-            },
-            "spec.metricsCollectorSpec.source.filter: Invalid value",
-        ),
-        (
-            {
-                "collector": {"kind": "TensorFlowEvent"},
-                "source": {"fileSystemPath": {"format": "TEXT"}},
-            },
-            "spec.metricsCollectorSpec.source.fileSystemPath.format: Invalid value",
-        ),
-        (
-            {"collector": {"kind": "PrometheusMetric"}, "source": {"httpGet": {"path": "m"}}},
-            "spec.metricsCollectorSpec.source.httpGet.path: Invalid value",
-        ),
-        (
-            {"collector": {"kind": "PrometheusMetric"}, "source": {"httpGet": {"port": "x"}}},
-            "spec.metricsCollectorSpec.source.httpGet.port: Invalid value",
-        ),
-        (
-            {"collector": {"kind": "Custom"}},
-            "spec.metricsCollectorSpec.collector.customCollector: Required value",
-        ),
-        (
-            {"source": {"filter": {"metricsFormat": ["a=(b)"]}}},
-            'metricsFormat: Invalid value: "a=(b)": two top subexpressions are required',
-        ),
-        (
-            {"source": {"filter": {"metricsFormat": ["(a"]}}},
-            'metricsFormat: Invalid value: "(a": invalid filter: ',
-        ),
-        (
-            {"collector": {"kind": "File"}},
-            "collects metrics from StdOut only; print them as lines such as accuracy=0.97",
-        ),
-        ({"collector": {"kind": "Push"}}, "collects metrics from StdOut only"),
-    ],
-)
-def test_a_wrong_collector_is_refused(collector: dict[str, Any], refusal: str) -> None:
-    assert refusal in refuse(build_experiment(metricsCollectorSpec=collector))
-
-
-@pytest.mark.parametrize(
     ("spec", "field"),
     [
         ({"maxTrialCount": "3"}, "spec.maxTrialCount"),
@@ -508,25 +245,6 @@ def test_a_spec_that_is_none_at_all_is_refused() -> None:
     del experiment["spec"]
     assert refuse(experiment) == "spec: Required value: must be specified"
     assert refuse({**experiment, "spec": "text"}).startswith("spec: Invalid value")
-
-
-@pytest.mark.parametrize(
-    "job",
-    [
-        {**build_pytorch_job(), "metadata": "x"},
-        {**build_pytorch_job(), "spec": []},
-        {**build_pytorch_job(), "spec": {"pytorchReplicaSpecs": {"Master": "x"}}},
-        {**build_pytorch_job(), "kind": 3},
-    ],
-)
-def test_a_template_of_the_wrong_shape_is_refused(job: Manifest) -> None:
-    parameters = [{"name": "x", "reference": "${trialSpec.Name}"}]
-    job = {**job, "x": "${trialParameters.x}"}
-    conditions = {"successCondition": "a", "failureCondition": "b"}
-
-    text = refuse(with_template(trialSpec=job, trialParameters=parameters, **conditions))
-
-    assert re.search(r"in body must be of type (object|string)", text)
 
 
 def test_the_namespace_must_be_labelled() -> None:
@@ -605,105 +323,5 @@ def test_a_resumed_experiment_needs_more_trials_than_it_had() -> None:
         with pytest.raises(ApiError, match=r"must be greater than status\.trials count"):
             await edit(client, maxTrialCount=5)
         assert (await edit(client, maxTrialCount=6))["spec"]["maxTrialCount"] == 6
-
-    run(scenario)
-
-
-async def create_trial(client: Client, **spec: Any) -> Manifest:  # any part of the spec
-    return await client.create(
-        {
-            "apiVersion": TRIALS.api_version,
-            "kind": TRIALS.kind,
-            "metadata": {"name": "t", "namespace": "default", "labels": {"team": "a"}},
-            "spec": {"primaryContainerName": "main", **spec},
-        }
-    )
-
-
-def owned_by(owner: Manifest) -> Manifest:
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-    }
-
-
-def build_pod(*owners: Manifest, container: str = "main") -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": "p",
-            "namespace": "default",
-            "ownerReferences": [owned_by(owner) for owner in owners],
-        },
-        "spec": {"containers": [{"name": container, "image": "i"}]},
-    }
-
-
-def test_a_pod_owned_through_others_is_labelled_like_its_trial() -> None:
-    async def scenario(client: Client) -> None:
-        trial = await create_trial(client, metricsCollector={"collector": {"kind": "StdOut"}})
-        job = build_pytorch_job()
-        metadata = {"name": "t", "namespace": "default", "ownerReferences": [owned_by(trial)]}
-        owner = await client.create({**job, "metadata": metadata})
-
-        pod = await client.create(build_pod(owner))
-
-        assert pod["metadata"]["labels"] == {"team": "a", "katib.kubeflow.org/trial": "t"}
-        assert pod["spec"]["containers"][0]["env"] == [{"name": "KATIB_TRIAL_NAME", "value": "t"}]
-        again = await client.replace(copy.deepcopy(pod))
-        assert again["spec"] == pod["spec"]
-
-    run(scenario)
-
-
-def test_a_trials_pod_without_the_primary_container_is_refused() -> None:
-    async def scenario(client: Client) -> None:
-        trial = await create_trial(client)
-
-        with pytest.raises(ApiError, match="Unable to find primary container main") as caught:
-            await client.create(build_pod(trial, container="other"))
-        assert caught.value.status == 400
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("uid", ["", "another"])
-def test_pods_of_nobody_and_of_strangers_are_left_alone(uid: str) -> None:
-    async def scenario(client: Client) -> None:
-        trial = await create_trial(client)
-        pod = build_pod(trial)
-        if uid:
-            config_map = {"apiVersion": "v1", "kind": "ConfigMap"}
-            owner = await client.create({**config_map, "metadata": {"name": "o"}})
-            pod = build_pod(owner, container="other")
-        else:
-            pod["metadata"]["ownerReferences"] = []
-
-        created = await client.create(pod)
-
-        assert "labels" not in created["metadata"]
-        assert "env" not in created["spec"]["containers"][0]
-
-    run(scenario)
-
-
-def test_the_collectors_log_is_only_that_of_primary_pods() -> None:
-    async def scenario(client: Client) -> None:
-        trial = await create_trial(
-            client,
-            metricsCollector={"collector": {"kind": "StdOut"}},
-            primaryPodLabels={"role": "master"},
-        )
-        await client.create(build_pod(trial))
-        await FakeKubelet(client).run("p")
-
-        with pytest.raises(ApiError, match="container metrics-logger-and-collector is not valid"):
-            await client.read_log(
-                "p", namespace="default", container="metrics-logger-and-collector"
-            )
 
     run(scenario)
