@@ -95,8 +95,10 @@ def predict(
         print_json({"predictions": predictions})
         return
     labels = [str(file) for file in files or []] or [str(n) for n in range(len(predictions))]
-    for label, prediction in zip(labels, predictions, strict=False):
-        console.print(Text(f"{label}\t{render_prediction(prediction)}"), soft_wrap=True)
+    table = Table("INPUT", "PREDICTION", "PROBABILITY", box=None, pad_edge=False)
+    for label, prediction in zip(labels, predictions, strict=True):
+        table.add_row(label, *render_prediction(prediction))
+    console.print(table)
 
 
 def list_endpoints(session: Session) -> list[Any]:
@@ -133,13 +135,13 @@ def call(url: str, *, name: str, instances: list[Any]) -> list[Any]:
         return client.predict(instances)
 
 
-def render_prediction(prediction: Any) -> str:
-    """One prediction in a few words."""
+def render_prediction(prediction: Any) -> tuple[str, str]:
+    """A prediction and its probability; the JSON of one that is not of our classifiers."""
     if isinstance(prediction, dict) and "label" in prediction:
         probability = (prediction.get("probabilities") or {}).get(prediction["label"])
-        suffix = f" ({probability:.1%})" if isinstance(probability, float) else ""
-        return f"{prediction['label']}{suffix}"
-    return json.dumps(prediction)
+        is_known = isinstance(probability, float)
+        return str(prediction["label"]), f"{probability:.1%}" if is_known else ""
+    return json.dumps(prediction), ""
 
 
 def _read_instances(files: list[Path], body: str) -> list[Any]:

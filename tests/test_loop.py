@@ -133,9 +133,10 @@ def test_endpoint_serves_again_after_a_restart(plane: dict[str, Any], state: Pat
     with PredictionClient(url, "digits") as client:
         asyncio.run(wait_until(client.is_ready, timeout_seconds=60))
     scan = next((state / "demo" / "digits" / "7").iterdir())
-    done = kubeloop("predict", "digits", str(scan), state=state)
+    done = kubeloop("predict", "digits", str(scan), "-o", "json", state=state)
     assert done.returncode == 0, done.stderr
-    assert "\t7" in done.stdout
+    (prediction,) = json.loads(done.stdout)["predictions"]
+    assert prediction["label"] == "7"
 
 
 def test_lineage_is_printed_by_the_command(plane: dict[str, Any], state: Path) -> None:
