@@ -17,12 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from kubeloop.errors import (
-    InputError,
-    MissingDependencyError,
-    PermanentError,
-    TransientError,
-)
+from kubeloop.errors import InputError, PermanentError, TransientError
+from kubeloop.optional_imports import import_from_extra
 from kubeloop.registry import Registry
 
 if TYPE_CHECKING:
@@ -287,10 +283,8 @@ def connect_s3(environment: Mapping[str, str]) -> Minio:
     Raises:
         MissingDependencyError: The extra `s3` is not installed.
     """
-    try:
+    with import_from_extra("s3", why="s3:// needs minio"):
         from minio import Minio
-    except ImportError as error:
-        raise MissingDependencyError("s3:// needs minio: pip install 'kubeloop[s3]'.") from error
     endpoint = environment.get("S3_ENDPOINT") or "s3.amazonaws.com"
     secure = (environment.get("S3_USE_HTTPS") or "1").lower() not in ("0", "false", "no")
     if "://" in endpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubeloop.errors import MissingDependencyError
+from kubeloop.optional_imports import import_from_extra
 from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
 
 Client = Any  # kubeflow.katib.KatibClient, which has no types
@@ -21,12 +21,8 @@ def connect(
     Raises:
         MissingDependencyError: Katib's SDK is not installed.
     """
-    try:
+    with import_from_extra("katib", why="Experiments need Katib's SDK"):
         from kubeflow.katib import KatibClient
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Experiments need Katib's SDK: pip install 'kubeloop[katib]'."
-        ) from error
     return KatibClient(config_file=config_file, context=context, namespace=namespace)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kubeloop.errors import MissingDependencyError, PermanentError, TransientError
+from kubeloop.errors import PermanentError, TransientError
 from kubeloop.kserve.diagnosis import Diagnosis, diagnose, find_pod_failure
 from kubeloop.kserve.endpoints import Endpoint, TransitionStatus, parse_endpoint
 from kubeloop.kserve.inference_services import (
@@ -25,6 +25,7 @@ from kubeloop.kserve.inference_services import (
     InferenceServiceConfig,
     build_inference_service,
 )
+from kubeloop.optional_imports import import_from_extra
 from kubeloop.sdk_errors import (
     ApiFailureError,
     MissingObjectError,
@@ -78,12 +79,8 @@ def connect(*, config_file: str | None = None, context: str | None = None) -> Cl
     Raises:
         MissingDependencyError: KServe's SDK is not installed.
     """
-    try:
+    with import_from_extra("kserve", why="Endpoints need KServe's SDK"):
         from kserve import KServeClient
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Endpoints need KServe's SDK: pip install 'kubeloop[kserve]'."
-        ) from error
     return KServeClient(
         config_file=config_file or os.environ.get("KUBECONFIG") or None, context=context
     )

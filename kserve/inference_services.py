@@ -18,8 +18,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from kubeloop.errors import InputError, MissingDependencyError
+from kubeloop.errors import InputError
 from kubeloop.kserve.runtime import MODEL_FORMAT, RUNTIME_NAME
+from kubeloop.optional_imports import import_from_extra
 
 if TYPE_CHECKING:
     from kserve import V1beta1InferenceService, V1beta1PredictorSpec
@@ -150,14 +151,10 @@ def build_inference_service(config: InferenceServiceConfig) -> V1beta1InferenceS
     Raises:
         MissingDependencyError: KServe's SDK is not installed.
     """
-    try:
+    with import_from_extra("kserve", why="Endpoints need KServe's SDK"):
         from kubernetes.client import V1ObjectMeta
 
         from kserve import V1beta1InferenceService, V1beta1InferenceServiceSpec
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Endpoints need KServe's SDK: pip install 'kubeloop[kserve]'."
-        ) from error
     return V1beta1InferenceService(
         api_version=API_VERSION,
         kind="InferenceService",
