@@ -121,7 +121,7 @@ print(json.dumps([os.getcwd(), str(pathlib.Path.home()), tempfile.mkdtemp()]))
             await wait_until(lambda: not own.exists())  # noqa: B023  # but its log stays
         temporaries = [Path(temporary).parent for *_, temporary in folders]
         assert temporaries[0] != temporaries[1]
-        assert not any(temporary.exists() for temporary in temporaries)
+        await wait_until(lambda: not any(map(Path.exists, temporaries)))
 
     play(tmp_path, scenario, config=COLD)
 
