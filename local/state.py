@@ -91,7 +91,9 @@ class StateFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.artifacts.mkdir(exist_ok=True)
-            self.pods.mkdir(exist_ok=True)
+            # Logs and volumes may hold secrets, in a folder that others can read.
+            self.pods.mkdir(exist_ok=True, mode=0o700)
+            self.log.touch(mode=0o600)
         except OSError as error:
             msg = (
                 f"Failed to create state folder {self.root}: {error.strerror}; choose another one"

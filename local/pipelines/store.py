@@ -46,6 +46,7 @@ class Store:
         """Open the file, or a memory of this object's lifetime where `path` is None."""
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
         self._connection = sqlite3.connect(
             ":memory:" if path is None else path, isolation_level=None
         )
