@@ -7,10 +7,11 @@ once each.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from kubeloop.local.pipelines.executor_log import ExecutorFilter
 from kubeloop.pipelines.runs import Run, RunState, Task
 from rich.console import Console
 from rich.live import Live
@@ -32,23 +33,6 @@ class RunView(Protocol):
 
     def show(self, run: Run) -> None:
         """Show `run` as it is now."""
-
-
-class ExecutorFilter:
-    """Leaves out what KFP's own executor prints around a component: its input and its paths."""
-
-    def __init__(self) -> None:
-        self._in_document = False
-
-    def filter(self, lines: Iterable[str]) -> Iterator[str]:
-        """The lines that the component printed."""
-        for line in lines:
-            if self._in_document:
-                self._in_document = line != "}"
-            elif line.startswith("[KFP Executor") and " INFO]: " in line:
-                self._in_document = line.endswith("Got executor_input:")
-            elif line.strip():
-                yield line
 
 
 class StepLogs:

@@ -204,11 +204,11 @@ def end(client: Any, run_id: str) -> None:
     errors.print(f"Ending run {run_id}; Ctrl-C again does not wait for it…", soft_wrap=True)
     try:
         terminate(client, run_id)
-        ended = wait(client, run_id, timeout_seconds=_END_SECONDS)
+        wait(client, run_id, timeout_seconds=_END_SECONDS)
     except KubeloopError as error:
         errors.print(f"[red]Error:[/red] {error}", soft_wrap=True)
         return
-    errors.print(f"Run {run_id} ended {ended.state}.", soft_wrap=True)
+    errors.print(f"Run {run_id} was ended.", soft_wrap=True)
 
 
 def report_outcome(run: Run) -> int:

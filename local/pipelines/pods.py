@@ -8,6 +8,7 @@ from typing import Any
 
 from kubeloop.local.client import Manifest
 from kubeloop.local.pipelines.executor import CONTAINER_NAME
+from kubeloop.local.pipelines.executor_log import ExecutorFilter
 
 _LOST_REASONS = frozenset(("NodeLost", "NodeShutdown", "Terminated", "Shutdown"))
 _LOG_LINES = 20
@@ -77,7 +78,8 @@ def describe_end(task_name: str, end: PodEnd, *, log: str) -> str:
         cause += f" ({end.reason})"
     if end.message:
         cause += f": {end.message}"
-    tail = "\n".join(log.rstrip().splitlines()[-_LOG_LINES:])[-_LOG_CHARACTERS:]
+    lines = list(ExecutorFilter().filter(log.splitlines()))
+    tail = "\n".join(lines[-_LOG_LINES:])[-_LOG_CHARACTERS:]
     return (
         f"Task {task_name!r} {cause}. Its last lines:\n{tail}"
         if tail
