@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,10 @@ def learning_rate_of(pod: Manifest) -> float:
     """What the pod was given as `--learning_rate`."""
     arguments = pod["spec"]["containers"][0]["args"]
     return float(arguments[arguments.index("--learning_rate") + 1])
+
+
+def hang(pod: Manifest) -> None:
+    """A program that never ends."""
 
 
 def print_accuracy(pod: Manifest) -> Exit:
@@ -181,6 +185,11 @@ class Kubelet:
         await self._client.replace_status(pod)
 
 
+def condition_types(manifest: Manifest) -> list[tuple[str, str]]:
+    """Type and status of an object's conditions, in order."""
+    return [(entry["type"], entry["status"]) for entry in conditions_of(manifest)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
     """The API with everything at work on it."""
@@ -205,6 +214,11 @@ class Lab:
         """The last condition of an object, empty when there is none."""
         conditions = conditions_of(await self.get(resource, name))
         return conditions[-1] if conditions else {}
+
+    async def counts(self, **counts: int) -> bool:
+        """Whether the experiment's status counts just these, such as `trialsRunning=2`."""
+        status = (await self.get()).get("status") or {}
+        return all(status.get(name, 0) == count for name, count in counts.items())
 
     async def wait_for(
         self,
@@ -298,3 +312,15 @@ async def _running(kubelet: Kubelet) -> AsyncIterator[None]:
 
 def _now() -> str:
     return format_time(utc_now())
+
+
+def play(
+    program: Program, scenario: Callable[[Lab], Awaitable[None]], *, folder: Path, **options: Any
+) -> None:  # Any: the lab's own options
+    """Run one test's scenario in a lab of its own."""
+
+    async def run() -> None:
+        async with katib_lab(program, folder=folder, **options) as lab:
+            await scenario(lab)
+
+    asyncio.run(run())

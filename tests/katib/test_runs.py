@@ -31,7 +31,7 @@ from kubeloop.local.api.resources import NAMESPACES
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.sdk_errors import RefusedError
-from kubeloop.testing.katib_lab import Exit, Program, at_work, lab_on, print_accuracy
+from kubeloop.testing.katib_lab import Exit, Program, at_work, hang, lab_on, print_accuracy
 from kubeloop.testing.official_clients import close_connections
 from kubeloop.testing.servers import RunningApi, running_api
 from kubeloop.testing.waiting import wait_until
@@ -80,10 +80,6 @@ def connected(running: RunningApi) -> Iterator[KatibClient]:
         yield client
     finally:
         close_connections(client.custom_api)
-
-
-def hang(pod: Manifest) -> None:
-    return None
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
 from kubeloop.katib.suggestion import SuggestionService
 from kubeloop.katib.suggestion.messages import (
     GetSuggestionsReply,
@@ -16,42 +12,22 @@ from kubeloop.katib.suggestion.messages import (
 )
 from kubeloop.katib.suggestion.random_search import RandomSearch
 from kubeloop.local.api.resources import (
-    EXPERIMENTS,
     PODS,
-    PYTORCH_JOBS,
     SUGGESTIONS,
     TRIALS,
 )
 from kubeloop.local.client import Manifest
-from kubeloop.local.operators.conditions import conditions_of
 from kubeloop.testing.katib_lab import (
     Exit,
     Lab,
-    Program,
     build_experiment,
-    katib_lab,
+    condition_types,
+    hang,
     learning_rate_of,
+    play,
     print_accuracy,
 )
 from kubeloop.testing.waiting import wait_until
-
-Scenario = Callable[[Lab], Awaitable[None]]
-
-
-def play(program: Program, scenario: Scenario, folder: Path, **options: Any) -> None:
-    async def run() -> None:
-        async with katib_lab(program, folder=folder, **options) as lab:
-            await scenario(lab)
-
-    asyncio.run(run())
-
-
-def types(manifest: Manifest) -> list[tuple[str, str]]:
-    return [(entry["type"], entry["status"]) for entry in conditions_of(manifest)]
-
-
-def hang(pod: Manifest) -> None:
-    return None
 
 
 def test_an_experiment_ends_when_its_trials_are_done(tmp_path: Path) -> None:
@@ -63,7 +39,7 @@ def test_an_experiment_ends_when_its_trials_are_done(tmp_path: Path) -> None:
         status = (await lab.get())["status"]
         trials = await lab.list_all(TRIALS)
         names = {trial["metadata"]["name"] for trial in trials}
-        assert types(await lab.get()) == [
+        assert condition_types(await lab.get()) == [
             ("Created", "True"),
             ("Running", "False"),
             ("Succeeded", "True"),
@@ -77,7 +53,7 @@ def test_an_experiment_ends_when_its_trials_are_done(tmp_path: Path) -> None:
         assert "pendingTrialList" not in status
         assert status["startTime"] <= status["completionTime"]
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_the_optimal_trial_is_the_one_with_the_best_objective(tmp_path: Path) -> None:
@@ -95,7 +71,7 @@ def test_the_optimal_trial_is_the_one_with_the_best_objective(tmp_path: Path) ->
             "observation": {"metrics": best["status"]["observation"]["metrics"]},
         }
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_a_minimised_objective_is_best_where_it_is_least(tmp_path: Path) -> None:
@@ -110,7 +86,7 @@ def test_a_minimised_objective_is_best_where_it_is_least(tmp_path: Path) -> None
         ]
         assert optimum["observation"]["metrics"][0]["min"] == min(values, key=float)
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_no_more_trials_run_at_a_time_than_allowed(tmp_path: Path) -> None:
@@ -124,7 +100,7 @@ def test_no_more_trials_run_at_a_time_than_allowed(tmp_path: Path) -> None:
         assert len(await lab.list_all(PODS)) == 3
         assert (await lab.get(SUGGESTIONS))["status"]["suggestionCount"] == 3
 
-    play(hang, scenario, tmp_path)
+    play(hang, scenario, folder=tmp_path)
 
 
 def test_reaching_the_goal_ends_the_experiment_and_lets_running_trials_run_on(
@@ -153,15 +129,10 @@ def test_reaching_the_goal_ends_the_experiment_and_lets_running_trials_run_on(
         hanging.clear()
         hanging.add("nobody")
         await lab.kubelet.rerun()
-        await wait_until(lambda: _has(lab, trialsSucceeded=2))
-        assert types(await lab.get())[-1] == ("Succeeded", "True")
+        await wait_until(lambda: lab.counts(trialsSucceeded=2))
+        assert condition_types(await lab.get())[-1] == ("Succeeded", "True")
 
-    play(program, scenario, tmp_path)
-
-
-async def _has(lab: Lab, **counts: int) -> bool:
-    status = (await lab.get()).get("status") or {}
-    return all(status.get(name, 0) == count for name, count in counts.items())
+    play(program, scenario, folder=tmp_path)
 
 
 def test_too_many_failed_trials_fail_the_experiment(tmp_path: Path) -> None:
@@ -176,10 +147,10 @@ def test_too_many_failed_trials_fail_the_experiment(tmp_path: Path) -> None:
         assert message == "Experiment has failed because max failed count has reached"
         assert status["trialsFailed"] == status["trials"] == 2
         assert status["currentOptimalTrial"] == {"observation": {}}
-        assert types(experiment)[1:] == [("Running", "False"), ("Failed", "True")]
+        assert condition_types(experiment)[1:] == [("Running", "False"), ("Failed", "True")]
         assert "completionTime" in status
 
-    play(lambda _: Exit(log="Traceback …\n", code=1), scenario, tmp_path)
+    play(lambda _: Exit(log="Traceback …\n", code=1), scenario, folder=tmp_path)
 
 
 def test_a_failed_trial_is_not_replaced_once_the_maximum_is_reached(tmp_path: Path) -> None:
@@ -195,7 +166,7 @@ def test_a_failed_trial_is_not_replaced_once_the_maximum_is_reached(tmp_path: Pa
         assert 0 < status["trialsFailed"] < 6
         assert float(status["currentOptimalTrial"]["parameterAssignments"][0]["value"]) >= 0.06
 
-    play(program, scenario, tmp_path)
+    play(program, scenario, folder=tmp_path)
 
 
 def test_trials_without_metrics_count_as_bad(tmp_path: Path) -> None:
@@ -205,7 +176,7 @@ def test_trials_without_metrics_count_as_bad(tmp_path: Path) -> None:
 
         assert status["trialMetricsUnavailable"] == len(status["metricsUnavailableTrialList"]) == 1
 
-    play(lambda _: Exit(log="done\n"), scenario, tmp_path)
+    play(lambda _: Exit(log="done\n"), scenario, folder=tmp_path)
 
 
 def test_settings_that_the_algorithm_refuses_fail_suggestion_and_experiment(
@@ -223,7 +194,7 @@ def test_settings_that_the_algorithm_refuses_fail_suggestion_and_experiment(
         assert refusal["message"].startswith("Validation failed: random_state must be")
         assert await lab.list_all(TRIALS) == []
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_an_exhausted_grid_fails_the_experiment_with_the_reason(tmp_path: Path) -> None:
@@ -242,7 +213,7 @@ def test_an_exhausted_grid_fails_the_experiment_with_the_reason(tmp_path: Path) 
             message == "Request failed: the grid has 2 combinations and all of them were suggested"
         )
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 class Stumbling(SuggestionService):
@@ -272,7 +243,7 @@ def test_an_algorithm_that_stumbles_is_asked_again(tmp_path: Path) -> None:
         assert event["message"] == "Failed to reconcile: connection reset"
         assert event["count"] == 2
 
-    play(print_accuracy, scenario, tmp_path, algorithms={"random": lambda: service})
+    play(print_accuracy, scenario, folder=tmp_path, algorithms={"random": lambda: service})
 
 
 class Miscounting(Stumbling):
@@ -293,7 +264,7 @@ def test_an_algorithm_that_cannot_count_fails_the_experiment(tmp_path: Path) -> 
     play(
         print_accuracy,
         scenario,
-        tmp_path,
+        folder=tmp_path,
         algorithms={"random": lambda: Miscounting(num_failures=0)},
     )
 
@@ -310,167 +281,4 @@ def test_a_template_that_no_assignment_fits_fails_the_experiment(tmp_path: Path)
         message = (await lab.condition())["message"]
         assert "assigned 2 parameters and the template takes 1" in message
 
-    play(print_accuracy, scenario, tmp_path)
-
-
-def test_the_suggestion_is_the_experiments_and_retires_with_it(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        experiment = build_experiment()
-        experiment["metadata"] |= {"labels": {"team": "a"}, "annotations": {"note": "b"}}
-        created = await lab.submit(experiment)
-        await lab.wait_for("Succeeded")
-        suggestion = await lab.wait_for("Succeeded", resource=SUGGESTIONS)
-
-        assert suggestion["metadata"]["labels"] == {"team": "a"}
-        assert suggestion["metadata"]["annotations"] == {"note": "b"}
-        (owner,) = suggestion["metadata"]["ownerReferences"]
-        assert owner["uid"] == created["metadata"]["uid"]
-        assert suggestion["spec"] == {
-            "algorithm": created["spec"]["algorithm"],
-            "requests": 4,
-            "resumePolicy": "Never",
-        }
-        assert suggestion["status"]["suggestionCount"] == 4
-        last = suggestion["status"]["conditions"][-1]
-        assert last["reason"] == "Experiment is succeeded"
-        assert last["message"] == "Suggestion is succeeded, can't be restarted"
-        assert dict(types(suggestion)) == {
-            "Created": "True",
-            "DeploymentReady": "False",
-            "Running": "False",
-            "Succeeded": "True",
-        }
-
-    play(print_accuracy, scenario, tmp_path)
-
-
-@pytest.mark.parametrize("policy", ["LongRunning", "FromVolume"])
-def test_raising_the_budget_resumes_a_finished_experiment(tmp_path: Path, policy: str) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.submit(build_experiment(resumePolicy=policy))
-        await lab.wait_for("Succeeded")
-        await lab.settle()
-        before = {trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)}
-
-        budget = {"spec": {"maxTrialCount": 7, "parallelTrialCount": 3}}
-        await lab.client.patch(EXPERIMENTS, "digits", namespace="default", body=budget)
-        await wait_until(lambda: _has(lab, trialsSucceeded=7))
-        await lab.wait_for("Succeeded")
-
-        after = {trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)}
-        assert before < after
-        assert len(after) == 7
-        assert types(await lab.get()) == [
-            ("Created", "True"),
-            ("Restarting", "True"),
-            ("Running", "False"),
-            ("Succeeded", "True"),
-        ]
-        restarting = conditions_of(await lab.get())[1]
-        assert restarting["reason"] == "ExperimentRestarting"
-        assert restarting["message"] == "Experiment is restarted"
-
-    play(print_accuracy, scenario, tmp_path)
-
-
-def test_a_long_running_suggestion_outlives_its_experiment(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.submit(build_experiment(resumePolicy="LongRunning"))
-        await lab.wait_for("Succeeded")
-        await lab.settle()
-
-        assert types(await lab.get(SUGGESTIONS))[-1] == ("Running", "True")
-
-    play(print_accuracy, scenario, tmp_path)
-
-
-def test_lowering_the_parallel_count_deletes_the_newest_trials(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.submit(build_experiment(parallelTrialCount=3, maxTrialCount=6))
-        await wait_until(lambda: _has(lab, trialsRunning=3))
-        order = [s["name"] for s in (await lab.get(SUGGESTIONS))["status"]["suggestions"]]
-
-        await lab.client.patch(
-            EXPERIMENTS, "digits", namespace="default", body={"spec": {"parallelTrialCount": 1}}
-        )
-        await wait_until(lambda: _has(lab, trialsRunning=1, trials=1))
-        await lab.settle()
-
-        suggestion = await lab.get(SUGGESTIONS)
-        assert [trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)] == order[:1]
-        assert suggestion["spec"]["requests"] == suggestion["status"]["suggestionCount"] == 1
-        assert len(await lab.list_all(PYTORCH_JOBS)) == 1
-
-    play(hang, scenario, tmp_path)
-
-
-def test_a_trial_that_somebody_deletes_is_made_again(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.submit(build_experiment(parallelTrialCount=2, maxTrialCount=2))
-        await wait_until(lambda: _has(lab, trialsRunning=2))
-        before = await lab.list_all(TRIALS)
-
-        await lab.client.delete(TRIALS, before[0]["metadata"]["name"], namespace="default")
-
-        async def is_back() -> bool:
-            uids = {trial["metadata"]["uid"] for trial in await lab.list_all(TRIALS)}
-            return len(uids) == 2 and before[0]["metadata"]["uid"] not in uids
-
-        await wait_until(is_back)
-
-    play(hang, scenario, tmp_path)
-
-
-def test_deleting_an_experiment_leaves_nothing_behind(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.submit(build_experiment())
-        await wait_until(lambda: _has(lab, trialsRunning=2))
-
-        await lab.client.delete(EXPERIMENTS, "digits", namespace="default")
-
-        async def is_empty() -> bool:
-            kinds = (EXPERIMENTS, SUGGESTIONS, TRIALS, PYTORCH_JOBS, PODS)
-            return not any([await lab.list_all(kind) for kind in kinds])
-
-        await wait_until(is_empty)
-
-    play(hang, scenario, tmp_path)
-
-
-def test_an_experiment_of_a_deleted_ones_name_starts_anew(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        for _ in range(2):
-            created = await lab.submit(build_experiment(maxTrialCount=2))
-            await lab.wait_for("Succeeded")
-            await lab.client.delete(EXPERIMENTS, "digits", namespace="default")
-
-            async def is_gone() -> bool:
-                return not await lab.list_all(EXPERIMENTS)
-
-            await wait_until(is_gone)
-            assert created["metadata"]["uid"]
-
-    play(print_accuracy, scenario, tmp_path)
-
-
-def test_a_seeded_search_gives_the_same_values_every_time(tmp_path: Path) -> None:
-    found: list[list[str]] = []
-
-    async def scenario(lab: Lab) -> None:
-        algorithm = {
-            "algorithmName": "tpe",
-            "algorithmSettings": [{"name": "random_state", "value": "5"}],
-        }
-        await lab.submit(
-            build_experiment(algorithm=algorithm, parallelTrialCount=1, maxTrialCount=6)
-        )
-        await lab.wait_for("Succeeded")
-        suggestions = (await lab.get(SUGGESTIONS))["status"]["suggestions"]
-        found.append([s["parameterAssignments"][0]["value"] for s in suggestions])
-
-    for run in ("first", "second"):
-        (tmp_path / run).mkdir()
-        play(print_accuracy, scenario, tmp_path / run)
-
-    assert found[0] == found[1]
-    assert len(set(found[0])) == 6
+    play(print_accuracy, scenario, folder=tmp_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,11 @@ from kubeloop.testing.katib_lab import (
     Program,
     build_experiment,
     build_pytorch_job,
-    katib_lab,
+    hang,
+    play,
     print_accuracy,
 )
 from kubeloop.testing.waiting import wait_until
-
-
-def play(program: Program, scenario: Callable[[Lab], Awaitable[None]], folder: Path) -> None:
-    async def run() -> None:
-        async with katib_lab(program, folder=folder) as lab:
-            await scenario(lab)
-
-    asyncio.run(run())
 
 
 def run_one(program: Program, folder: Path, **spec: Any) -> tuple[Manifest, Lab]:
@@ -46,7 +37,7 @@ def run_one(program: Program, folder: Path, **spec: Any) -> tuple[Manifest, Lab]
         (trial,) = await lab.list_all(TRIALS)
         result.append((trial, lab))
 
-    play(program, scenario, folder)
+    play(program, scenario, folder=folder)
     return result[0]
 
 
@@ -120,7 +111,7 @@ def test_events_tell_a_trials_story(tmp_path: Path) -> None:
             assert event["count"] == 1
             told.append(reason)
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
     assert len(told) == 4
 
 
@@ -134,7 +125,7 @@ def test_a_completed_trials_job_is_deleted(tmp_path: Path) -> None:
         assert await lab.list_all(PODS) == []
         assert len(await lab.list_all(TRIALS)) == 4
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_a_retained_trial_keeps_its_job(tmp_path: Path) -> None:
@@ -148,7 +139,7 @@ def test_a_retained_trial_keeps_its_job(tmp_path: Path) -> None:
         jobs = {job["metadata"]["name"] for job in await lab.list_all(PYTORCH_JOBS)}
         assert jobs == {trial["metadata"]["name"] for trial in await lab.list_all(TRIALS)}
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_a_trial_that_crashes_fails_and_its_last_words_are_kept(tmp_path: Path) -> None:
@@ -168,7 +159,7 @@ def test_a_trial_that_crashes_fails_and_its_last_words_are_kept(tmp_path: Path) 
         )
         assert "observation" not in trial["status"]
 
-    play(lambda _: Exit(log="line 1\nValueError: no\n", code=3), scenario, tmp_path)
+    play(lambda _: Exit(log="line 1\nValueError: no\n", code=3), scenario, folder=tmp_path)
 
 
 async def _has_event(lab: Lab, reason: str) -> bool:
@@ -258,7 +249,7 @@ def test_a_trials_pods_are_labelled_and_know_its_name(tmp_path: Path) -> None:
         environment = pod["spec"]["containers"][0]["env"]
         assert {"name": "KATIB_TRIAL_NAME", "value": name} in environment
 
-    play(lambda _: None, scenario, tmp_path)
+    play(hang, scenario, folder=tmp_path)
 
 
 def test_the_collectors_log_is_that_of_the_primary_container(tmp_path: Path) -> None:
@@ -277,7 +268,7 @@ def test_the_collectors_log_is_that_of_the_primary_container(tmp_path: Path) -> 
 
         assert "accuracy=" in log
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_a_job_that_the_api_refuses_fails_its_trial_with_the_refusal(tmp_path: Path) -> None:
@@ -311,7 +302,7 @@ def test_a_job_of_the_trials_name_that_is_not_its_own_is_left_alone(tmp_path: Pa
         (left,) = await lab.list_all(PYTORCH_JOBS)
         assert left["metadata"]["uid"] == foreign["metadata"]["uid"]
 
-    play(lambda _: None, scenario, tmp_path)
+    play(hang, scenario, folder=tmp_path)
 
 
 def test_a_deleted_job_is_made_again_while_the_trial_runs(tmp_path: Path) -> None:
@@ -327,7 +318,7 @@ def test_a_deleted_job_is_made_again_while_the_trial_runs(tmp_path: Path) -> Non
 
         await wait_until(is_back)
 
-    play(lambda _: None, scenario, tmp_path)
+    play(hang, scenario, folder=tmp_path)
 
 
 def test_deleting_a_trial_forgets_its_metrics(tmp_path: Path) -> None:
@@ -341,7 +332,7 @@ def test_deleting_a_trial_forgets_its_metrics(tmp_path: Path) -> None:
         await lab.client.delete(TRIALS, name, namespace="default")
         await wait_until(lambda: not lab.observations.read(name))
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 def test_a_batch_job_is_a_trial_too(tmp_path: Path) -> None:
@@ -376,7 +367,7 @@ def test_a_batch_job_is_a_trial_too(tmp_path: Path) -> None:
         assert status["trialsSucceeded"] == 4
         await wait_until(lambda: _is_empty(lab))
 
-    play(print_accuracy, scenario, tmp_path)
+    play(print_accuracy, scenario, folder=tmp_path)
 
 
 async def _is_empty(lab: Lab) -> bool:
