@@ -159,7 +159,7 @@ def test_backbones_take_small_images(architecture: str, image_size: int) -> None
 
 
 def test_an_unknown_backbone_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="Unknown architecture 'resnet19'; .* such as resnet18"):
+    with pytest.raises(InputError, match=r"Unknown architecture 'resnet19'; .* such as resnet18"):
         build_backbone("resnet19", num_classes=2, image_size=32)
     assert "resnet18" in list_architectures()
 
