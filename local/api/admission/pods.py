@@ -139,18 +139,22 @@ def _is_well_formed(spec: Any) -> bool:  # any JSON
     parts = [spec.get(part) for part in ("containers", "initContainers", "volumes")]
     if not all(map(_is_object_list, parts)):
         return False
-    return all(
-        _is_object_list(container.get(part))
-        for container in _containers(spec)
-        for part in ("env", "envFrom", "ports", "volumeMounts")
-    ) and all(
-        isinstance(container.get(part) or {}, dict)
-        for container in _containers(spec)
-        for part in ("resources", *_PROBES)
-    ) and all(
-        isinstance((container.get("resources") or {}).get(part) or {}, dict)
-        for container in _containers(spec)
-        for part in ("limits", "requests")
+    return (
+        all(
+            _is_object_list(container.get(part))
+            for container in _containers(spec)
+            for part in ("env", "envFrom", "ports", "volumeMounts")
+        )
+        and all(
+            isinstance(container.get(part) or {}, dict)
+            for container in _containers(spec)
+            for part in ("resources", *_PROBES)
+        )
+        and all(
+            isinstance((container.get("resources") or {}).get(part) or {}, dict)
+            for container in _containers(spec)
+            for part in ("limits", "requests")
+        )
     )
 
 
