@@ -157,9 +157,13 @@ class Kubelet:
                 self._keep(uid, self._delete(pod))
             return
         node_name = pod["spec"].get("nodeName")
+        is_ours = node_name == self._node.config.node.name
         if (pod.get("status") or {}).get("phase") in _TERMINAL:
+            # NB: it ended before this start, so that no runner is left to let it go.
+            if is_ours and "deletionTimestamp" in pod["metadata"] and uid not in self._tasks:
+                self._keep(uid, self._delete(pod))
             return
-        if node_name == self._node.config.node.name:
+        if is_ours:
             self._node.resources.force(pod)
             self._start(pod)
         elif not node_name and not pod["spec"].get("schedulingGates"):

@@ -164,6 +164,25 @@ def test_going_down_fails_a_pod_that_is_never_restarted_as_node_shutdown_does(
     asyncio.run(scenario())
 
 
+def test_ended_pod_of_an_earlier_start_can_be_deleted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = KubeletConfig(warm=COLD)
+        async with memory_api(pods_dir=tmp_path / "pods") as client:
+            async with Kubelet(client, state=tmp_path, config=config) as kubelet:
+                cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
+                await cluster.run("before", "true")
+                await cluster.run("after", "false")
+            await client.delete(PODS, "before", namespace="default", grace_period_seconds=30)
+            assert not await cluster.is_gone("before")
+            async with Kubelet(client, state=tmp_path, config=config) as kubelet:
+                cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
+                await cluster.wait_until_gone("before")
+                await client.delete(PODS, "after", namespace="default", grace_period_seconds=30)
+                await cluster.wait_until_gone("after")
+
+    asyncio.run(scenario())
+
+
 def test_fault_of_the_kubelet_ends_what_relies_on_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with memory_api() as client:
