@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
+
 from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.lineage import print_chain, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console, require
@@ -18,8 +21,6 @@ from kubeloop.errors import PermanentError
 from kubeloop.pipelines.lineage import LineageNode
 from kubeloop.pipelines.metadata import TaskRecord
 from kubeloop.pipelines.runs import Run
-from rich.table import Table
-from rich.text import Text
 
 ENDPOINT = "digits"
 _MIN_ACCURACY = 0.97

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
+
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
@@ -21,8 +24,6 @@ from kubeloop.cli.options import (
     print_json,
 )
 from kubeloop.errors import InputError, PermanentError
-from rich.table import Table
-from rich.text import Text
 
 
 def register(app: typer.Typer) -> None:
@@ -103,8 +104,9 @@ def predict(
 
 def list_endpoints(session: Session) -> list[Any]:
     """All endpoints of the session's namespace."""
-    from kubeloop.kserve.endpoints import parse_endpoint
     from kubernetes.client import CustomObjectsApi
+
+    from kubeloop.kserve.endpoints import parse_endpoint
 
     found = CustomObjectsApi(session.kubernetes).list_namespaced_custom_object(
         "serving.kserve.io", "v1beta1", session.namespace, "inferenceservices"

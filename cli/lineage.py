@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
+
 from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.options import (
     DEFAULT_STATE,
@@ -18,7 +20,6 @@ from kubeloop.cli.options import (
     console,
     print_json,
 )
-from rich.text import Text
 
 if TYPE_CHECKING:
     from kubeloop.pipelines.lineage import LineageNode

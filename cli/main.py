@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import typer
+
 from kubeloop.cli import demo, endpoints, lineage, plane, runs
 from kubeloop.cli.options import errors
 from kubeloop.errors import InputError, KubeloopError

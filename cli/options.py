@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+
 from kubeloop.errors import InputError, MissingDependencyError, PermanentError
 from kubeloop.local.state import CONTEXT, Endpoints, StateFolder
-from rich.console import Console
 
 if TYPE_CHECKING:
     from kubeloop.pipelines.metadata import NativeMetadata

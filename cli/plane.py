@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+
 from kubeloop import event_loop
 from kubeloop.cli.options import (
     DEFAULT_STATE,
@@ -27,7 +29,6 @@ from kubeloop.cli.options import (
 )
 from kubeloop.errors import PermanentError, TransientError
 from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
-from rich.table import Table
 
 _PACKAGES = ("celpy", "cryptography", "optuna", "orjson", "starlette", "uvicorn")
 _START_SECONDS = 60.0

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from kubeloop.local.pipelines.executor_log import ExecutorFilter
-from kubeloop.pipelines.runs import Run, RunState, Task
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from kubeloop.local.pipelines.executor_log import ExecutorFilter
+from kubeloop.pipelines.runs import Run, RunState, Task
 
 COLORS = {
     RunState.SUCCEEDED: "green",

@@ -10,6 +10,9 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
+
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
@@ -24,8 +27,6 @@ from kubeloop.cli.options import (
 )
 from kubeloop.errors import KubeloopError
 from kubeloop.pipelines.runs import Run, RunState
-from rich.table import Table
-from rich.text import Text
 
 _END_SECONDS = 60.0
 

@@ -29,6 +29,8 @@ from kubeflow.katib import (
     V1beta1SourceSpec,
     V1beta1TrialTemplate,
 )
+from kubernetes.client import ApiClient, V1ObjectMeta
+
 from kubeloop.errors import InputError
 from kubeloop.katib.search_space import (
     Categorical,
@@ -46,7 +48,6 @@ from kubeloop.katib.templates import (
     build_trial_spec,
     find_primary_container,
 )
-from kubernetes.client import ApiClient, V1ObjectMeta
 
 CONFIGURATION_ANNOTATION = "kubeloop.dev/configuration-digest"
 """Digest of the spec that was asked for, so that a retry knows its own experiment."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubeflow.katib import V1beta1Experiment
+
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.interruption import undo_when_interrupted
 from kubeloop.katib.clients import (

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from kubeflow.katib import V1beta1FeasibleSpace, V1beta1ParameterSpec
+
 from kubeloop.errors import InputError
 
 _DISTRIBUTIONS = {  # (log, normal)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubeflow.katib import V1beta1TrialParameterSpec
+
 from kubeloop.errors import InputError
 
 Manifest = dict[str, Any]  # raw JSON of one object

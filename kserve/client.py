@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+
 from kubeloop.errors import InputError, PermanentError, TransientError
 
 Instance = Any  # JSON of one instance: nested lists, or {"b64": …}

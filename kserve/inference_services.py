@@ -152,9 +152,8 @@ def build_inference_service(config: InferenceServiceConfig) -> V1beta1InferenceS
         MissingDependencyError: KServe's SDK is not installed.
     """
     with import_from_extra("kserve", why="Endpoints need KServe's SDK"):
-        from kubernetes.client import V1ObjectMeta
-
         from kserve import V1beta1InferenceService, V1beta1InferenceServiceSpec
+        from kubernetes.client import V1ObjectMeta
     return V1beta1InferenceService(
         api_version=API_VERSION,
         kind="InferenceService",
@@ -196,9 +195,8 @@ def digest_configuration(config: InferenceServiceConfig, annotations: Mapping[st
 
 
 def _build_predictor(config: InferenceServiceConfig) -> V1beta1PredictorSpec:
-    from kubernetes.client import V1EnvVar, V1ResourceRequirements
-
     from kserve import V1beta1ModelFormat, V1beta1ModelSpec, V1beta1PredictorSpec
+    from kubernetes.client import V1EnvVar, V1ResourceRequirements
 
     quantities = {"cpu": config.cpu, "memory": config.memory}
     if config.num_gpus:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import orjson
+
 from kubeloop.local.client import Client
 from kubeloop.local.routing import Backend, Route, RoutingTable
 from kubeloop.local.upstream import (

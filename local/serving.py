@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
+
 from kubeloop.errors import PermanentError
 from kubeloop.local.api.certificates import Certificate
 

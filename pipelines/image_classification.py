@@ -5,6 +5,7 @@ accurate enough on images that neither training nor tuning has seen.
 """
 
 from kfp import dsl, kubernetes
+
 from kubeloop.components.deploy import deploy_model
 from kubeloop.components.evaluate import evaluate_model
 from kubeloop.components.ingest import ingest_dataset

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
 from kubeloop.errors import InputError, TransientError
 
 _PROXY_PATH = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"

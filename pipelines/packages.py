@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from kubeloop.errors import InputError
 
 COMPILED = Path(__file__).parent / "compiled"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+
 from kubeloop.kserve.runtime import build_serving_runtime
 
 FOLDER = Path(__file__).parents[1] / "manifests" / "base"

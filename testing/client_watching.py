@@ -7,6 +7,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import (
     ExpiredError,
 )

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import (
     AlreadyExistsError,
     ConflictError,

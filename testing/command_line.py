@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from kubeloop.testing.waiting import wait_until
 
 _COMMAND = (sys.executable, "-m", "kubeloop.cli.main")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
 from kubeloop.local.api.memory import MemoryClient
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.gateway import Gateway, GatewayConfig

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.client import Client, Manifest
 from kubeloop.testing.api import memory_api

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from kubernetes import client, config
+
 from kubeloop.local.state import StateFolder
 from kubeloop.pipelines.runs import Run, connect, list_runs, wait
 from kubeloop.testing.command_line import Command, CommandLine, Outcome, wait_for
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.small_pipelines import compile_into
-from kubernetes import client, config
 
 Manifest = dict[str, Any]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
+
 from kubeloop.training.archive import save_program
 from kubeloop.training.images import ImageClassifier, export_classifier
 from kubeloop.training.package import PROGRAM_FILE, PackageManifest, TensorSpec, write_package
 from kubeloop.training.preprocessing import ImagePreprocessing
-from torch import nn
 
 COLORS = ("red", "green", "blue")
 SHADES = ("dark", "light")

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from PIL import Image
+
 from kubeloop.kserve.server.app import AppConfig, build_app
 from kubeloop.kserve.server.dataplane import DataPlane
 from kubeloop.kserve.server.metrics import ServerMetrics
 from kubeloop.kserve.server.repository import ModelRepository, find_packages
-from PIL import Image
 
 LENGTH = "inference-header-content-length"
 RED = [[[250, 10, 10]] * 4] * 3

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp import dsl
+
 from kubeloop.components.deploy import deploy_model
 from kubeloop.components.ingest import ingest_dataset
 from kubeloop.components.steps import RUNTIME_IMAGE

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
 

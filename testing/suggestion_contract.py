@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pytest
+
 from kubeloop.katib.suggestion import ALGORITHMS, InvalidSettingsError, SuggestionService
 from kubeloop.katib.suggestion.messages import (
     AlgorithmSetting,

@@ -3,6 +3,7 @@ import signal
 import threading
 
 import pytest
+
 from kubeloop.errors import PermanentError, TransientError
 from kubeloop.interruption import exit_on_sigterm, undo_when_interrupted
 

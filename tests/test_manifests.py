@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from kubeloop.kserve.runtime import build_serving_runtime
 
 Manifests = dict[str, dict[str, Any]]

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+
 from kubeloop.errors import MissingDependencyError
 from kubeloop.optional_imports import import_from_extra
 

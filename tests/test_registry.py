@@ -1,4 +1,5 @@
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.registry import Registry
 

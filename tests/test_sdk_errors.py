@@ -2,6 +2,9 @@ import json
 from collections.abc import Callable
 
 import pytest
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import ProtocolError
+
 from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
 from kubeloop.sdk_errors import (
     ApiFailureError,
@@ -11,8 +14,6 @@ from kubeloop.sdk_errors import (
     read_message,
     translate_errors,
 )
-from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import ProtocolError
 
 
 def build_failure(status: int, message: str = "told so", reason: str = "Reason") -> ApiException:

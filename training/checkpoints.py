@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
 

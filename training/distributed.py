@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from kubeloop.errors import InputError, TransientError
 from torch import Tensor, distributed, nn
+
+from kubeloop.errors import InputError, TransientError
 
 _TIMEOUT = timedelta(minutes=10)
 _PEER_MESSAGES = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")

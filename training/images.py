@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from kubeloop.datasets.reading import Split
 from kubeloop.errors import InputError
 from kubeloop.training.preprocessing import ImagePreprocessing
-from torch import Tensor, nn
-from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

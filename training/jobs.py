@@ -27,10 +27,6 @@ from kubeflow.training import (
     KubeflowOrgV1RunPolicy,
 )
 from kubeflow.training.constants import constants
-from kubeloop import __version__
-from kubeloop.datasets.stores import OBJECT_STORE_SECRET
-from kubeloop.errors import InputError
-from kubeloop.registry import Registry
 from kubernetes.client import (
     V1Container,
     V1EnvFromSource,
@@ -43,6 +39,11 @@ from kubernetes.client import (
     V1ResourceRequirements,
     V1SecretEnvSource,
 )
+
+from kubeloop import __version__
+from kubeloop.datasets.stores import OBJECT_STORE_SECRET
+from kubeloop.errors import InputError
+from kubeloop.registry import Registry
 
 Hyperparameter = str | int | float | bool
 DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"

@@ -19,14 +19,15 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError, KubeloopError, PermanentError
 from kubeloop.training import distributed
 from kubeloop.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from kubeloop.training.distributed import World
 from kubeloop.training.normalization import refresh_statistics
-from torch import Tensor, nn
-from torch.nn import functional
 
 _EVALUATION_BATCH = 256
 _WARM_UP = 0.3

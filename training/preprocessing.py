@@ -43,6 +43,7 @@ class ImagePreprocessing:
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scale an image to the model's size, as the exported program would."""
         import torch
+
         from kubeloop.training.images import resize_images
 
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1).unsqueeze(0)

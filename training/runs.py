@@ -16,6 +16,7 @@ from typing import Any
 
 from kubeflow.training import KubeflowOrgV1PyTorchJob, TrainingClient
 from kubeflow.training.constants import constants
+
 from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
 from kubeloop.interruption import undo_when_interrupted
 from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors

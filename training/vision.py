@@ -12,8 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from kubeloop.errors import InputError, MissingDependencyError
 from torch import nn
+
+from kubeloop.errors import InputError, MissingDependencyError
 
 
 def _declare_operators() -> torch.library.Library:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+
 from kubeloop import event_loop
 from kubeloop.errors import InputError, KubeloopError
 from kubeloop.kserve.server.app import AppConfig, build_app

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.errors import InputError
 from kubeloop.kserve.server.dataplane import DataPlane
 from kubeloop.kserve.server.errors import RequestError
@@ -11,11 +17,6 @@ from kubeloop.kserve.server.http import BodyReader, ErrorHandlers, json_response
 from kubeloop.kserve.server.metrics import ServerMetrics
 from kubeloop.kserve.server.v1 import V1Routes
 from kubeloop.kserve.server.v2 import V2Routes
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

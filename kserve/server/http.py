@@ -6,6 +6,10 @@ import logging
 from typing import Any
 
 import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
 from kubeloop.kserve.server.errors import (
     InvalidRequestError,
     PayloadTooLargeError,
@@ -13,9 +17,6 @@ from kubeloop.kserve.server.errors import (
     SchemaError,
 )
 from kubeloop.kserve.server.metrics import ServerMetrics
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from kubeloop.errors import InputError
 from kubeloop.kserve.server.errors import InvalidRequestError
 from kubeloop.kserve.server.model import MODEL_LOADERS, Arrays, Model

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from kubeloop.kserve.server.errors import InvalidRequestError
 
 Array = npt.NDArray[Any]  # of any of the protocol's datatypes

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
 from kubeloop.kserve.server.dataplane import DataPlane
 from kubeloop.kserve.server.errors import InvalidRequestError, UnsupportedError
 from kubeloop.kserve.server.http import BodyReader, json_response
 from kubeloop.kserve.server.metrics import ServerMetrics
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 
 class V1Routes:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
 from kubeloop.kserve.server.dataplane import EXTENSIONS, SERVER_NAME, DataPlane
 from kubeloop.kserve.server.errors import (
     InvalidRequestError,
@@ -16,9 +20,6 @@ from kubeloop.kserve.server.v2_messages import (
     render_infer_reply,
 )
 from kubeloop.training.package import TensorSpec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 
 class V2Routes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
 from kubeloop.kserve.server.errors import InvalidRequestError, SchemaError
 from kubeloop.kserve.server.model import Arrays
 from kubeloop.kserve.server.tensors import (

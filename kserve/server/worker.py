@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+
 from kubeloop.kserve.server.errors import InferenceError, NotReadyError, RequestError
 from kubeloop.kserve.server.metrics import ModelMetrics
 from kubeloop.kserve.server.model import Arrays, Model

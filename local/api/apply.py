@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
 from kubeloop.errors import ApiError, ConflictError, ErrorDetails
 from kubeloop.local.api import refusals
 from kubeloop.local.api.resources import Resource

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
+
 from kubeloop.errors import ExpiredError
 from kubeloop.local.api.resources import Resource
 from kubeloop.local.client import EventType, Manifest

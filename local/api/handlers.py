@@ -7,6 +7,10 @@ from typing import Any
 
 import orjson
 import yaml
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
 from kubeloop.errors import ApiError, ExpiredError
 from kubeloop.local.api import refusals
 from kubeloop.local.api.deletion import DeleteOptions
@@ -30,9 +34,6 @@ from kubeloop.local.api.streaming import StreamResponse, stream_watch
 from kubeloop.local.api.verbs import ApiServer, apply_patch
 from kubeloop.local.api.watching import Watch
 from kubeloop.local.client import PatchType, Propagation
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp
 
 _MAX_BODY = 3 << 20
 _JOB_WARNING = (

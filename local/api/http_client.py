@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import httpx
 import orjson
+
 from kubeloop.errors import (
     AlreadyExistsError,
     ApiError,

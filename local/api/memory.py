@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
+
 from kubeloop.errors import NotFoundError
 from kubeloop.local.api.deletion import DeleteOptions
 from kubeloop.local.api.logs import LogOptions, PodLogs

@@ -12,11 +12,12 @@ from types import TracebackType
 from urllib.parse import quote
 
 import httpx
-from kubeloop.errors import ApiError
-from kubeloop.local.api.streaming import StreamResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kubeloop.errors import ApiError
+from kubeloop.local.api.streaming import StreamResponse
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api import refusals
 from kubeloop.local.api.deletion import DeleteOptions

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import orjson
+
 from kubeloop.local.api.events import StoredEvent, StoredObject
 from kubeloop.local.api.queries import Page
 from kubeloop.local.api.resources import Resource

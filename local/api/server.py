@@ -10,6 +10,14 @@ import logging
 from collections.abc import Callable
 
 import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from kubeloop.errors import ApiError, InputError
 from kubeloop.local.api import discovery
 from kubeloop.local.api.handlers import Handlers, json_response, read_body
@@ -18,13 +26,6 @@ from kubeloop.local.api.paths import build_path_error, parse_target
 from kubeloop.local.api.proxy import ServiceProxies
 from kubeloop.local.api.verbs import ApiServer
 from kubeloop.local.client import Manifest
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 

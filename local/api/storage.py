@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import orjson
+
 from kubeloop.errors import ApiError, PermanentError
 from kubeloop.local.api.events import EventLog, EventLogConfig, StoredEvent, StoredObject
 from kubeloop.local.api.resources import RESOURCES, Resource

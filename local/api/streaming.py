@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
 from kubeloop.errors import ExpiredError
 from kubeloop.local.api.events import StoredEvent
 from kubeloop.local.api.verbs import ApiServer
 from kubeloop.local.api.watching import Watch
 from kubeloop.local.client import Manifest
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 _BOOKMARK_SECONDS = 60.0
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"

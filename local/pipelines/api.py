@@ -13,6 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.errors import InputError
 from kubeloop.local.client import Client
 from kubeloop.local.pipelines.engine import Engine
@@ -25,11 +31,6 @@ from kubeloop.local.pipelines.routes.runs import RunRoutes
 from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.store import Store
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 logger = logging.getLogger(__name__)
 

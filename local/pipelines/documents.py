@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
 from kubeloop.errors import InputError
 
 MAX_PACKAGE_BYTES = 32 * 1024 * 1024

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import orjson
 import uvloop
+
 from kubeloop.testing.manifests import build_pod
 from kubeloop.testing.servers import TOKEN, running_api
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 import torch
+
 from kubeloop.testing.model_packages import write_package_of
 from kubeloop.training.images import ImageClassifier
 from kubeloop.training.preprocessing import ImagePreprocessing

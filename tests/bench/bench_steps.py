@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from kfp import compiler, dsl, local
+
 from kubeloop.cli.plane import running
 from kubeloop.local.state import StateFolder
 from kubeloop.pipelines.packages import read_package

@@ -2,6 +2,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from kubeloop.cli.main import run
 
 COMMANDS = ["up", "down", "status", "run", "runs", "endpoints", "predict", "lineage", "demo"]

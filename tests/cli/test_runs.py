@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.cli.progress import find_cause
 from kubeloop.cli.runs import interrupts_held_back, resolve_path
 

@@ -2,6 +2,7 @@ import os
 import signal
 
 import pytest
+
 from kubeloop.components.steps import Step, open_step
 from kubeloop.errors import InputError, PermanentError
 

@@ -3,9 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from kubeloop.datasets.images import Channels, decode_image, inspect_image
 from kubeloop.errors import InputError
-from PIL import Image
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

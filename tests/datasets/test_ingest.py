@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.datasets import Commit, IngestConfig, Progress, SplitConfig, ingest, read_commit
 from kubeloop.errors import InputError, IntegrityError
 from kubeloop.testing.image_folders import write_image_folder

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from kubeloop import datasets
 from kubeloop.datasets import Commit, IngestConfig, ingest, open_dataset
 from kubeloop.datasets.shards import ShardRow, pack_shards, unpack_shard
 from kubeloop.errors import InputError, IntegrityError
 from kubeloop.testing.image_folders import write_image_folder
-from PIL import Image
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from kubeloop.datasets.sources import open_source
 from kubeloop.errors import InputError
 

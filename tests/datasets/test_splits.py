@@ -1,4 +1,5 @@
 import pytest
+
 from kubeloop.datasets.splits import SplitConfig, assign_splits, count_splits
 from kubeloop.errors import InputError
 

@@ -3,6 +3,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from minio import Minio
+from urllib3 import PoolManager
+
 from kubeloop.datasets.stores import (
     FileStore,
     ObjectStore,
@@ -14,8 +17,6 @@ from kubeloop.datasets.stores import (
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.testing.s3_server import s3_server
 from kubeloop.testing.store_contract import StoreContract
-from minio import Minio
-from urllib3 import PoolManager
 
 
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from kubeflow.katib import V1beta1Experiment
+from kubernetes.client import ApiClient
+
 from kubeloop.errors import InputError
 from kubeloop.katib.experiments import (
     CONFIGURATION_ANNOTATION,
@@ -28,7 +30,6 @@ from kubeloop.katib.search_space import (
 )
 from kubeloop.katib.templates import TRIAL_NAME, placeholder
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
-from kubernetes.client import ApiClient
 
 HYPERPARAMETERS: dict[str, str | int | float] = {"learning_rate": 0.5, "epochs": 2}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from kubeflow.katib import KatibClient, V1beta1Experiment
+
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.katib.clients import connect, delete_experiment
 from kubeloop.katib.experiments import (

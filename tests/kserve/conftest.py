@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from kubeloop.testing.model_packages import write_color_package, write_shade_package
 
 

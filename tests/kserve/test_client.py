@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.kserve.client import Prediction, PredictionClient, Tensor, encode_image
 

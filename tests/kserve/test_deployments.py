@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ConflictError, InputError, NotFoundError, PermanentError, TransientError
 from kubeloop.kserve import deployments
 from kubeloop.kserve.deployments import DeploymentProgress, WaitConfig, connect

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from kubeloop.kserve.endpoints import Failure, TransitionStatus, parse_endpoint
 
 METADATA = {"name": "digits", "namespace": "a", "generation": 2, "annotations": {"x": "y"}}

@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kubernetes.client import ApiClient
+
 from kubeloop.errors import InputError
 from kubeloop.kserve.inference_services import (
     CONFIGURATION_ANNOTATION,
@@ -13,7 +15,6 @@ from kubeloop.kserve.inference_services import (
     Protocol,
     build_inference_service,
 )
-from kubernetes.client import ApiClient
 
 CONFIG = InferenceServiceConfig(name="digits", model_uri="/models/digits/1")
 

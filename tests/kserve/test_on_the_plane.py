@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from kubeloop.errors import PermanentError
 from kubeloop.kserve import deployments
 from kubeloop.kserve.client import PredictionClient

@@ -1,4 +1,5 @@
 import yaml
+
 from kubeloop.kserve.runtime import build_serving_runtime
 from kubeloop.kserve.server.__main__ import parse_config
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.kserve.storage_initializer import fetch_model, main
 

@@ -2,6 +2,7 @@ import asyncio
 from functools import partial
 
 import pytest
+
 from kubeloop.local.api.resources import INFERENCE_SERVICES, PODS
 from kubeloop.local.client import Manifest
 from kubeloop.local.serving import bind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.quantities import parse_quantity
 

@@ -3,6 +3,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import PermanentError
 from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from kubeloop.testing.gateway import PREDICT, Handler, Stage, answer, echo, impatient, run
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from kubeloop.pipelines.compiling import compile_all
 from kubeloop.pipelines.packages import COMPILED
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.kserve.endpoints import Endpoint, parse_endpoint
 from kubeloop.pipelines.lineage import trace_endpoint

@@ -1,4 +1,5 @@
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.pipelines.parameters import parse_parameters
 

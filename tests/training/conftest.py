@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kubeloop.datasets import Commit, IngestConfig, ingest
 from kubeloop.testing.image_folders import write_image_folder
 

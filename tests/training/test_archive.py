@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from kubeloop.errors import InputError
 from kubeloop.training.archive import load_program, sanitize_archive, save_program
-from torch import Tensor, nn
 
 Members = dict[str, bytes]
 MODEL = "models/model.json"

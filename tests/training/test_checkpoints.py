@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import InputError
 from kubeloop.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint

@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from kubeloop.datasets import Commit, IngestConfig, SplitConfig, ingest
 from kubeloop.errors import InputError
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.training.archive import save_program
 from kubeloop.training.evaluation import Evaluation, evaluate
 from kubeloop.training.package import PackageManifest, TensorSpec, write_package
-from torch import Tensor, nn
 
 LABELS = ("bottom", "middle", "top")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kubeloop import __version__
 from kubeloop.datasets import Commit, open_dataset
 from kubeloop.training.evaluation import evaluate

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from kubeloop.datasets import Commit, open_dataset
 from kubeloop.errors import InputError
 from kubeloop.training import images as training_images

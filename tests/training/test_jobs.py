@@ -3,6 +3,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.training.jobs import (
     JOB_BUILDERS,

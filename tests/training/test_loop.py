@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import InputError, PermanentError
 from kubeloop.training.distributed import World, read_world
@@ -15,7 +17,6 @@ from kubeloop.training.loop import (
     TrainingLoop,
 )
 from kubeloop.training.runs import parse_metrics
-from torch import Tensor, nn
 
 CONFIG = LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=3)
 

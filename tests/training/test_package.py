@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from kubeloop.datasets.stores import open_store
 from kubeloop.errors import InputError, IntegrityError
 from kubeloop.testing.s3_server import s3_server
@@ -20,7 +22,6 @@ from kubeloop.training.package import (
     publish,
     write_package,
 )
-from torch import nn
 
 MANIFEST = PackageManifest(
     name="digits",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kubeflow.training import TrainingClient
+
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.local.api.memory import MemoryClient
 from kubeloop.local.kubelet.kubelet import Kubelet

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+
 from kubeloop import __version__
 from kubeloop.datasets.reading import Dataset, open_dataset
 from kubeloop.datasets.splits import TRAIN, VALIDATION

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.records import (
     DEFAULT_EXPERIMENT,
@@ -22,9 +26,6 @@ from kubeloop.local.pipelines.rpc_errors import (
 )
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.tables import Query
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 _FIELDS = (
     "experiment_id",

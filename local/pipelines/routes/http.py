@@ -8,15 +8,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
-from kubeloop.errors import InputError
-from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES
-from kubeloop.local.pipelines.parsing import listed
-from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError, invalid
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kubeloop.errors import InputError
+from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES
+from kubeloop.local.pipelines.parsing import listed
+from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError, invalid
 
 logger = logging.getLogger(__name__)
 

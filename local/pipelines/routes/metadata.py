@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.records import Artifact, InputKind, Task
 from kubeloop.local.pipelines.rendering import (
@@ -18,9 +22,6 @@ from kubeloop.local.pipelines.rpc_errors import invalid, not_found
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.store import Store
 from kubeloop.local.pipelines.tables import Query
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 _ARTIFACT_KEYS = {
     "artifact_id": "artifact_id",

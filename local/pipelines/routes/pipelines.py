@@ -6,6 +6,12 @@ import asyncio
 import json
 from typing import Any
 
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.local.pipelines.documents import (
     MAX_PACKAGE_BYTES,
     PipelineDocument,
@@ -26,11 +32,6 @@ from kubeloop.local.pipelines.rpc_errors import (
 )
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.tables import Query
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 _PIPELINE_FIELDS = (
     "pipeline_id",

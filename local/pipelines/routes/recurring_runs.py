@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.rendering import render_recurring_run
 from kubeloop.local.pipelines.routes.http import reply, route
 from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError, not_found
 from kubeloop.local.pipelines.service import Service
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 _KEYS = {
     "recurring_run_id": "recurring_run_id",

@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from kubeloop.local.pipelines.documents import (
     MAX_PACKAGE_BYTES,
     PipelineDocument,
@@ -32,9 +36,6 @@ from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.submission import check_parameters, choose_root
 from kubeloop.local.pipelines.tables import Query
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 _FIELDS = (
     "experiment_id",

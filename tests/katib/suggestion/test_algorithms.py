@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.katib.suggestion import ALGORITHMS, InvalidSettingsError
 from kubeloop.katib.suggestion.messages import (

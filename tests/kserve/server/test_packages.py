@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InputError, IntegrityError
 from kubeloop.kserve.server.metrics import ServerMetrics
 from kubeloop.kserve.server.repository import ModelRepository, find_packages

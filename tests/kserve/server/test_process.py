@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.kserve.server.__main__ import parse_config
 

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from kubeloop.kserve.server import programs
 from kubeloop.kserve.server.programs import speed_up
-from torch import Tensor, nn
 
 SAMPLES = (torch.rand(1, 3, 8, 8), torch.rand(4, 3, 9, 7))
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from kubeloop.kserve.server.dataplane import DataPlane
 from kubeloop.testing.model_server import (
     INFER,

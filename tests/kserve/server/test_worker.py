@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from kubeloop.kserve.server.errors import InferenceError, InvalidRequestError, NotReadyError
 from kubeloop.kserve.server.metrics import ServerMetrics
 from kubeloop.kserve.server.model import Arrays, Model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError, ConflictError
 from kubeloop.local.api.apply import ApplyRequest, apply_configuration
 from kubeloop.local.api.resources import CONFIG_MAPS, DEPLOYMENTS, PYTORCH_JOBS, Resource

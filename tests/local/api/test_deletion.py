@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError, NotFoundError
 from kubeloop.local.api.deletion import DeleteOptions
 from kubeloop.local.api.resources import CONFIG_MAPS, EVENTS, NAMESPACES, PODS, Resource

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import ApiError, TransientError
 from kubeloop.local.api.events import EventLogConfig
 from kubeloop.local.api.http_client import HttpClient

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+
 from kubeloop.local.api.resources import CONFIG_MAPS, PODS, PYTORCH_JOBS
 from kubeloop.testing.manifests import build_config_map, build_job, build_pod
 from kubeloop.testing.servers import RunningApi, running_api

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.logs import LogOptions, PodLogs, choose_container
 

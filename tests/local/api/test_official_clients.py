@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubeloop.local.api.resources import PODS
-from kubeloop.testing.manifests import build_config_map, build_job, build_pod
-from kubeloop.testing.servers import RunningApi, running_api
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from kubeloop.local.api.resources import PODS
+from kubeloop.testing.manifests import build_config_map, build_job, build_pod
+from kubeloop.testing.servers import RunningApi, running_api
 
 kubernetes = pytest.importorskip("kubernetes")
 

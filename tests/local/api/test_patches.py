@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.patches import apply_json_patch, apply_merge_patch
 

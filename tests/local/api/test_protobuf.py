@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.protobuf import parse_protobuf
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.api.selectors import parse_label_selector, parse_selection

@@ -10,6 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
 from kubeloop.errors import InputError
 from kubeloop.local.api.events import EventLogConfig
 from kubeloop.local.api.server import build_app
@@ -20,10 +25,6 @@ from kubeloop.testing.api import create_namespaces
 from kubeloop.testing.manifests import build_config_map, build_job, build_pod, own
 from kubeloop.testing.servers import TOKEN, RunningApi, running_api
 from kubeloop.testing.waiting import wait_until
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"

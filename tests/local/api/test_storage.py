@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import ApiError, PermanentError
 from kubeloop.local.api.resources import CONFIG_MAPS, EVENTS, NAMESPACES, PODS
 from kubeloop.local.api.storage import ObjectStorage

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.strategic import apply_strategic_patch
 

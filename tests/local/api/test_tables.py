@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from kubeloop.local.api.jsonpath import find_value, find_values, set_value
 from kubeloop.local.api.printing import human_duration, pod_state
 from kubeloop.local.api.resources import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from kubeloop.errors import ExpiredError
 from kubeloop.local.api.events import EventLogConfig
 from kubeloop.local.api.resources import CONFIG_MAPS, PODS

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.testing.processes import Machine, start_machine
 

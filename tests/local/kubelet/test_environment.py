@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.kubelet.environment import (
     PodFolders,

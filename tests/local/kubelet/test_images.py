@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.kubelet.images import (
     ImagesConfig,

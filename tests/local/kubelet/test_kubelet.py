@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.kubelet.kubelet import KubeletConfig
 from kubeloop.local.kubelet.warm_parent import WarmConfig

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.local.kubelet.environment import PodFolders
 from kubeloop.local.kubelet.images import ImagesConfig
 from kubeloop.local.kubelet.launch import PodContext, build_process_spec

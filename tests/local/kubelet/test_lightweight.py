@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from kfp import dsl
+
 from kubeloop.local.kubelet.lightweight import (
     LightweightComponent,
     are_satisfied,

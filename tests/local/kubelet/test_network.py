@@ -4,6 +4,7 @@ import socket
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import TransientError
 from kubeloop.local.kubelet.network import (
     HostPorts,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.local.api.resources import NODES, PODS
 from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
 from kubeloop.local.kubelet.scheduling import NodeConfig

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kfp import dsl
+
 from kubeloop.local.kubelet.kubelet import KubeletConfig
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.testing.kubelet import Cluster, phase, play

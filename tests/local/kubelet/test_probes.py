@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
 from kubeloop.local.kubelet.probes import ProbeResult, ProbeTarget, run_probe, watch_probe
 
 

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from kubeloop.local.kubelet.process import ProcessRunner, ProcessSpec, StartError
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.testing.processes import BASE_ENV, Machine, is_alive

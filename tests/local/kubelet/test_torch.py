@@ -7,6 +7,7 @@ import os
 import sys
 
 import pytest
+
 from kubeloop.testing.processes import Machine
 
 SEEDS = """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.kubelet.references import MissingReferenceError, References
 from kubeloop.local.kubelet.volumes import (

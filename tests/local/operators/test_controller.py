@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
+
 from kubeloop.errors import ConflictError, ExpiredError, PermanentError, TransientError
 from kubeloop.local.api.resources import CONFIG_MAPS, PODS, SECRETS, Resource
 from kubeloop.local.client import Client, Manifest, WatchEvent

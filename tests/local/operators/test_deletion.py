@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+
 from kubeloop.errors import NotFoundError
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.operators.deletion import delete_this

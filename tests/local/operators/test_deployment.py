@@ -2,6 +2,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InvalidError
 from kubeloop.local.api.resources import DEPLOYMENTS, EVENTS, PODS
 from kubeloop.local.operators.deployment import REVISION_ANNOTATION, DeploymentReconciler

@@ -1,4 +1,5 @@
 import pytest
+
 from kubeloop.errors import NotFoundError
 from kubeloop.local.api.resources import (
     DEPLOYMENTS,

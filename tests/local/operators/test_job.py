@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ConflictError, NotFoundError
 from kubeloop.local.api.resources import JOBS, PODS
 from kubeloop.local.client import Client, Manifest

@@ -1,4 +1,5 @@
 import pytest
+
 from kubeloop.kserve.runtime import build_serving_runtime
 from kubeloop.local.api.resources import (
     CLUSTER_SERVING_RUNTIMES,

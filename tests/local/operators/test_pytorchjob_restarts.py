@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import NotFoundError
 from kubeloop.local.api.resources import PODS, SERVICES
 from kubeloop.local.client import Manifest

@@ -13,6 +13,7 @@ import httpx
 import kfp
 import pytest
 from kfp import compiler
+
 from kubeloop.local.api.resources import PODS
 from kubeloop.testing.pipelines import TOKEN, PipelinesStage, running_pipelines
 from kubeloop.testing.waiting import wait_until

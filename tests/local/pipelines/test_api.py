@@ -16,6 +16,7 @@ import pytest
 import yaml
 from kfp import dsl
 from kfp_server_api.exceptions import ApiException
+
 from kubeloop.testing.pipelines import running_pipelines
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)

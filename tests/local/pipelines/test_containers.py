@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from kfp import dsl, kubernetes
+
 from kubeloop.local.api.resources import PERSISTENT_VOLUME_CLAIMS, PODS
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)

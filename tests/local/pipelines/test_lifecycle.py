@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from kfp import dsl
+
 from kubeloop.local.api.resources import JOBS, PODS
 from kubeloop.testing.pipelines import running_pipelines
 from kubeloop.testing.processes import is_alive

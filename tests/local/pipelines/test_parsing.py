@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from kfp import compiler, dsl
+
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.documents import PipelineDocument, document_from_json, parse_documents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines.placeholders import (
     Scope,

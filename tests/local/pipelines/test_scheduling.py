@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.context import Slots
 from kubeloop.local.pipelines.records import TaskState

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines.records import (
     Attempt,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InvalidError
 from kubeloop.local.api.admission.base import Admission
 from kubeloop.local.api.admission.core import SecretAdmission

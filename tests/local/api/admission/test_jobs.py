@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InvalidError
 from kubeloop.local.api.resources import JOBS
 from kubeloop.local.client import Manifest

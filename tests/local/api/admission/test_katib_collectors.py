@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.testing.katib_admission import refuse
 from kubeloop.testing.katib_lab import build_experiment
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.resources import TRIALS
 from kubeloop.local.client import Client, Manifest

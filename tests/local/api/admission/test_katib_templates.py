@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError
 from kubeloop.local.api.resources import CONFIG_MAPS
 from kubeloop.local.client import Client, Manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InvalidError
 from kubeloop.local.api.admission.pods import PodAdmission
 from kubeloop.local.api.resources import PODS

@@ -2,6 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError, InvalidError
 from kubeloop.local.api.resources import INFERENCE_SERVICES
 from kubeloop.local.client import Manifest

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import ApiError, InvalidError
 from kubeloop.local.api.admission.training import PyTorchJobAdmission
 from kubeloop.local.api.resources import PYTORCH_JOBS

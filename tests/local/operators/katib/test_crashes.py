@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.local.api.resources import EXPERIMENTS, PYTORCH_JOBS, SUGGESTIONS, TRIALS, Resource
 from kubeloop.local.client import Client, Manifest, ObjectList, WatchEvent
 from kubeloop.local.operators.katib.observations import ObservationStore

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.experiment_status import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.operators.katib.gjson import MISSING, find_match, parse_path, query
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from kubeloop.errors import InputError
 from kubeloop.local.operators.katib.templates import (
     is_meta_reference,

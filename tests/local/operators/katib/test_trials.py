@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.local.api.resources import JOBS, PODS, PYTORCH_JOBS, TRIALS
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.conditions import conditions_of

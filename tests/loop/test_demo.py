@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from kubeloop.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.loop, pytest.mark.pinned]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from kubeloop.testing.command_line import wait_for
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.laptop import Laptop, is_step

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kubeloop.pipelines.packages import COMPILED
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.laptop import Laptop
