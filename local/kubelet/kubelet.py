@@ -23,7 +23,13 @@ from kubeloop.local.api.resources import NODES, PODS
 from kubeloop.local.client import Client, EventType, Manifest
 from kubeloop.local.kubelet.environment import build_shared_env
 from kubeloop.local.kubelet.network import HOST_PORTS_ANNOTATION, HostPorts, PodPort
-from kubeloop.local.kubelet.node import EventQueue, KubeletConfig, Node, build_node
+from kubeloop.local.kubelet.node import (
+    SHUTDOWN_GRACE_ANNOTATION,
+    EventQueue,
+    KubeletConfig,
+    Node,
+    build_node,
+)
 from kubeloop.local.kubelet.pods import PodRunner
 from kubeloop.local.kubelet.process import ProcessRunner
 from kubeloop.local.kubelet.scheduling import NodeResources
@@ -324,7 +330,10 @@ class Kubelet:
         for uid, task in self._tasks.items():
             if not task.done() and (runner := self._runners.get(uid)):
                 is_final = runner.pod["spec"].get("restartPolicy") == "Never"
-                runner.stop(grace_seconds=grace, failure=_SHUTDOWN if is_final else None)
+                runner.stop(
+                    grace_seconds=_shutdown_grace(runner.pod, at_most=grace),
+                    failure=_SHUTDOWN if is_final else None,
+                )
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks.values(), timeout=grace + 5)
             for task in unfinished:
@@ -333,3 +342,11 @@ class Kubelet:
 
     def _list_pods(self, namespace: str) -> list[Manifest]:
         return [pod for pod in self._pods.values() if pod["metadata"]["namespace"] == namespace]
+
+
+def _shutdown_grace(pod: Manifest, *, at_most: float) -> float:
+    text = (pod["metadata"].get("annotations") or {}).get(SHUTDOWN_GRACE_ANNOTATION, "")
+    try:
+        return min(max(float(text), 0.0), at_most)
+    except ValueError:
+        return at_most

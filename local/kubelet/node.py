@@ -26,6 +26,10 @@ from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.local.operators.conditions import Clock, format_time, utc_now
 from kubeloop.local.operators.events import record_event
 
+SHUTDOWN_GRACE_ANNOTATION = "kubeloop.dev/shutdown-grace-seconds"
+"""Annotation of a pod: time that it gets to end when the control plane goes down, up to what the
+kubelet gives. With 0 it is killed at once: it shall not take the shutdown for its own end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeletConfig:

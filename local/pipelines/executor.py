@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kubeloop.local.client import Manifest
+from kubeloop.local.kubelet.node import SHUTDOWN_GRACE_ANNOTATION
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.kubernetes_config import PodSettings
 from kubeloop.local.pipelines.placeholders import (
@@ -176,6 +177,8 @@ def build_pod(
             "labels": {**settings.labels, RUN_LABEL: task.run_id, COMPONENT_LABEL: "true"},
             "annotations": {
                 **settings.annotations,
+                # NB: a step takes SIGTERM for the end of its run, and deletes what it made.
+                SHUTDOWN_GRACE_ANNOTATION: "0",
                 TASK_ANNOTATION: task.name,
                 TASK_ID_ANNOTATION: task.task_id,
                 PIPELINE_ANNOTATION: task.pipeline_name,

@@ -11,11 +11,13 @@ import pytest
 
 from kubeloop.local.api.resources import NODES, PODS
 from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
+from kubeloop.local.kubelet.node import SHUTDOWN_GRACE_ANNOTATION
 from kubeloop.local.kubelet.scheduling import NodeConfig
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.testing.api import memory_api
 from kubeloop.testing.kubelet import (
     Cluster,
+    build_pod,
     container_status,
     phase,
     play,
@@ -165,21 +167,43 @@ def test_going_down_fails_a_pod_that_is_never_restarted_as_node_shutdown_does(
     asyncio.run(scenario())
 
 
-def test_ended_pod_of_an_earlier_start_can_be_deleted(tmp_path: Path) -> None:
+def test_pod_that_ended_while_it_was_deleted_goes_with_the_next_start(tmp_path: Path) -> None:
     async def scenario() -> None:
         config = KubeletConfig(warm=COLD)
         async with memory_api(pods_dir=tmp_path / "pods") as client:
             async with Kubelet(client, state=tmp_path, config=config) as kubelet:
                 cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
-                await cluster.run("before", "true")
-                await cluster.run("after", "false")
-            await client.delete(PODS, "before", namespace="default", grace_period_seconds=30)
-            assert not await cluster.is_gone("before")
+                await cluster.create("step", "sleep", "600")
+                running = await cluster.wait("step", lambda pod: phase(pod) == "Running")
+            ended = (await cluster.get("step"))["status"]
+            # As when it is deleted after the kubelet has looked for the last time.
+            running["metadata"].pop("resourceVersion")
+            await client.replace_status(running)
+            await client.delete(PODS, "step", namespace="default", grace_period_seconds=30)
+            deleted = await cluster.get("step")
+            await client.replace_status({**deleted, "status": ended})
             async with Kubelet(client, state=tmp_path, config=config) as kubelet:
                 cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
-                await cluster.wait_until_gone("before")
-                await client.delete(PODS, "after", namespace="default", grace_period_seconds=30)
-                await cluster.wait_until_gone("after")
+                await cluster.wait_until_gone("step")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("grace_seconds", "code"), [("0", 137), ("5", 143)])
+def test_pod_says_how_long_it_wants_when_the_control_plane_goes_down(
+    tmp_path: Path, grace_seconds: str, code: int
+) -> None:
+    async def scenario() -> None:
+        pod = build_pod("step", "sleep", "600")
+        pod["metadata"]["annotations"] = {SHUTDOWN_GRACE_ANNOTATION: grace_seconds}
+        async with memory_api(pods_dir=tmp_path / "pods") as client:
+            async with Kubelet(client, state=tmp_path, config=KubeletConfig(warm=COLD)) as kubelet:
+                cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
+                await client.create(pod)
+                await cluster.wait("step", lambda pod: phase(pod) == "Running")
+            ended = await cluster.get("step")
+            assert (phase(ended), ended["status"]["reason"]) == ("Failed", "Terminated")
+            assert container_status(ended)["state"]["terminated"]["exitCode"] == code
 
     asyncio.run(scenario())
 
