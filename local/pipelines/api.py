@@ -23,7 +23,7 @@ from kubeloop.errors import InputError
 from kubeloop.local.client import Client
 from kubeloop.local.pipelines.engine import Engine
 from kubeloop.local.pipelines.routes.experiments import ExperimentRoutes
-from kubeloop.local.pipelines.routes.http import PREFIX, BearerToken, reply, route
+from kubeloop.local.pipelines.routes.http import PREFIX, BearerToken, Door, reply, route
 from kubeloop.local.pipelines.routes.metadata import MetadataRoutes
 from kubeloop.local.pipelines.routes.pipelines import PipelineRoutes
 from kubeloop.local.pipelines.routes.recurring_runs import RecurringRunRoutes
@@ -79,7 +79,7 @@ class Pipelines:
             clock=config.clock,
             max_active_pods=config.max_active_pods,
         )
-        self.app = build_app(
+        routes = build_app(
             Service(
                 store=self._store,
                 engine=self._engine,
@@ -89,6 +89,7 @@ class Pipelines:
             ),
             token=config.token,
         )
+        self.app = Door(routes)
         self._stack = AsyncExitStack()
 
     async def run(self) -> None:
@@ -100,6 +101,7 @@ class Pipelines:
         task = asyncio.create_task(self.run(), name="pipelines engine")
         task.add_done_callback(_report)
         self._stack.push_async_callback(_stop, task)
+        self._stack.callback(self.app.close)
         return self
 
     async def __aexit__(

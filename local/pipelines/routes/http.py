@@ -138,3 +138,25 @@ class BearerToken:
                 await reply(refused.to_json(), status=refused.http_status)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class Door:
+    """Turns requests away once it is closed: the store behind it is closed too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._is_open = True
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._is_open = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or turn it away."""
+        if self._is_open or scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refused = RpcError(
+            RpcCode.UNAVAILABLE, "The control plane is stopping; runs go on when it is up again."
+        )
+        await reply(refused.to_json(), status=refused.http_status)(scope, receive, send)

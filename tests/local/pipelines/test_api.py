@@ -3,6 +3,7 @@
 # KFP reads annotations that are no types to mypy.
 # mypy: disable-error-code="no-untyped-def, valid-type, type-arg, no-any-return, name-match"
 
+import asyncio
 import io
 import json
 import tarfile
@@ -17,6 +18,8 @@ import yaml
 from kfp import dsl
 from kfp_server_api.exceptions import ApiException
 
+from kubeloop.local.pipelines.api import Pipelines, PipelinesConfig
+from kubeloop.testing.api import memory_api
 from kubeloop.testing.pipelines import running_pipelines
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -308,3 +311,20 @@ def test_tasks_are_listed_by_run_and_by_parent(runner: Any, package: Path) -> No
 def test_recurring_runs_can_be_listed(runner: Any) -> None:
     assert runner.client.list_recurring_runs().total_size == 0
     assert runner.http("POST", "recurringruns", json={}).status_code == 501
+
+
+def test_requests_are_turned_away_while_the_control_plane_stops(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = PipelinesConfig(pipeline_root=tmp_path, token="t")
+        headers = {"authorization": "Bearer t"}
+        async with memory_api() as client:
+            async with Pipelines(client, config) as pipelines:
+                transport = httpx.ASGITransport(app=pipelines.app)
+                http = httpx.AsyncClient(transport=transport, base_url="http://kfp")
+                assert (await http.get("/apis/v2beta1/runs", headers=headers)).status_code == 200
+            refused = await http.get("/apis/v2beta1/runs", headers=headers)
+            await http.aclose()
+        assert (refused.status_code, refused.json()["code"]) == (503, 14)
+        assert "stopping" in refused.json()["message"]
+
+    asyncio.run(scenario())
