@@ -7,6 +7,9 @@ from datetime import datetime
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.conditions import conditions_of, is_condition_true, parse_time
 
+LOST_REASONS = frozenset(("NodeLost", "NodeShutdown", "Terminated", "Shutdown"))
+"""Reasons of pods whose machine went away under them; what they did is not known."""
+
 _CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses")
 
 
@@ -28,6 +31,12 @@ def is_terminal(pod: Manifest) -> bool:
 def is_active(pod: Manifest) -> bool:
     """Whether a pod is neither finished nor being deleted."""
     return not is_terminal(pod) and not is_being_deleted(pod)
+
+
+def is_lost(pod: Manifest) -> bool:
+    """Whether the pod failed because its machine, here the control plane, went away."""
+    status = pod.get("status") or {}
+    return phase_of(pod) == "Failed" and status.get("reason") in LOST_REASONS
 
 
 def is_ready(pod: Manifest) -> bool:

@@ -26,6 +26,7 @@ from kubeloop.local.operators.pod_states import (
     count_restarts,
     is_active,
     is_being_deleted,
+    is_lost,
     phase_of,
 )
 from kubeloop.local.operators.pod_troubles import Announcement, Severity
@@ -118,6 +119,9 @@ def judge_pods(
 ) -> list[Manifest]:
     """Count one replica type's pods and decide which of them to restart.
 
+    Pods that were lost with the control plane are restarted whatever the policy: a laptop that is
+    closed and opened again has not made a program fail. (A cluster would fail those of `Never`.)
+
     Returns:
         The failed pods to delete, so that they are created again.
     """
@@ -132,9 +136,10 @@ def judge_pods(
             draft.announcements.append(
                 Announcement(severity="Normal", reason="ExitedWithCode", message=text)
             )
-        if (counted := _classify(pod)) is not None:
+        is_excused = is_lost(pod) and policy not in _RESTARTED_POLICIES
+        if not is_excused and (counted := _classify(pod)) is not None:
             counts[counted] = counts.get(counted, 0) + 1
-        if phase_of(pod) != "Failed" or policy not in _RESTARTED_POLICIES:
+        if phase_of(pod) != "Failed" or not (is_excused or policy in _RESTARTED_POLICIES):
             continue
         code = _UNKNOWN_EXIT_CODE if exit_code is None else exit_code
         if policy != "ExitCode" or code >= _FIRST_RETRYABLE_EXIT_CODE:
@@ -194,7 +199,7 @@ def _has_new_failure(draft: StatusDraft, pods: list[Manifest]) -> bool:
     known = sum(
         counts.get("failed", 0) for counts in (draft.status.get("replicaStatuses") or {}).values()
     )
-    num_failed = sum(phase_of(pod) == "Failed" for pod in pods)
+    num_failed = sum(phase_of(pod) == "Failed" and not is_lost(pod) for pod in pods)
     num_active = sum(is_active(pod) for pod in pods)
     return bool(num_failed > known and num_active != count_replicas(draft.job))
 

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from kubeloop.local.client import Manifest
+from kubeloop.local.operators.pod_states import LOST_REASONS
 from kubeloop.local.pipelines.executor import CONTAINER_NAME
 from kubeloop.local.pipelines.executor_log import ExecutorFilter
 
-_LOST_REASONS = frozenset(("NodeLost", "NodeShutdown", "Terminated", "Shutdown"))
 _LOG_LINES = 20
 _LOG_CHARACTERS = 2000
 
@@ -39,7 +39,7 @@ def pod_end(pod: Manifest) -> PodEnd | None:
     reason = status.get("reason") or ""
     return PodEnd(
         succeeded=False,
-        is_lost=reason in _LOST_REASONS,
+        is_lost=reason in LOST_REASONS,
         exit_code=terminated.get("exitCode"),
         reason=reason or terminated.get("reason") or "",
         message=status.get("message") or terminated.get("message") or "",

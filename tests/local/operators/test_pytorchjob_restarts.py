@@ -65,6 +65,28 @@ def test_a_failed_pod_is_deleted_and_created_again(policy: str) -> None:
     play(PyTorchJobReconciler, scenario)
 
 
+@pytest.mark.parametrize("reason", ["NodeLost", "Terminated"])
+@pytest.mark.parametrize("limits", [{}, {"backoffLimit": 0}])
+def test_a_pod_lost_with_the_control_plane_is_created_again_even_where_none_is_restarted(
+    reason: str, limits: dict[str, int]
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        await start(stage, build_job("Never", **limits))
+        before = await uid(stage, "digits-worker-0")
+
+        await stage.kubelet.report("digits-worker-0", {"phase": "Failed", "reason": reason})
+        await stage.step("digits")
+        assert ("Failed", "True") not in await stage.condition_types("digits")
+        await stage.step("digits")
+        await stage.kubelet.run("digits-worker-0")
+        await stage.step("digits")
+
+        assert await uid(stage, "digits-worker-0") != before
+        assert await stage.condition_types("digits") == [("Created", "True"), ("Running", "True")]
+
+    play(PyTorchJobReconciler, scenario)
+
+
 def test_restarting_says_which_replicas_failed() -> None:
     async def scenario(stage: Stage) -> None:
         await start(stage, build_job("OnFailure"))
