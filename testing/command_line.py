@@ -55,6 +55,12 @@ class Command:
         """Press Ctrl-C."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def kill(self) -> None:
+        """End it if it still runs."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+
     def wait(self, *, timeout_seconds: float = 60) -> Outcome:
         """Until it has ended; one that does not is killed."""
         try:
@@ -101,16 +107,16 @@ class CommandLine:
         done = self.run("down")
         assert done.code == 0, done.err
 
-    def processes(self) -> list[psutil.Process]:
-        """Processes whose command line or environment names the state folder."""
+    def processes(self) -> list[str]:
+        """Command lines of processes that name the state folder there or in their environment."""
         found = []
         for process in psutil.process_iter():
             try:
-                text = " ".join([*process.cmdline(), *process.environ().values()])
+                command, environment = process.cmdline(), process.environ().values()
             except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 continue
-            if str(self.state) in text and process.pid != os.getpid():
-                found.append(process)
+            if process.pid != os.getpid() and str(self.state) in " ".join([*command, *environment]):
+                found.append(f"{process.pid}: {' '.join(command)}")
         return found
 
 

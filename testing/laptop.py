@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 from kubernetes import client, config
@@ -33,13 +33,23 @@ _MADE_BY_STEPS = (
 
 
 class Laptop:
-    """One folder with everything in it; `up` starts the control plane."""
+    """One folder with everything in it; `up` starts the control plane, leaving stops it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.command = CommandLine(folder / "state")
+        self._started: list[Command] = []
         self.images = write_image_folder(folder / "images", dict.fromkeys("abc", 12))
         compile_into(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what a test has left running."""
+        for command in self._started:
+            command.kill()
+        self.down()
 
     def up(self) -> dict[str, Any]:
         """Start the control plane."""
@@ -50,9 +60,14 @@ class Laptop:
         self.command.down()
         assert self.command.processes() == []
 
+    def begin(self, *arguments: str) -> Command:
+        """Start a command; it ends with the laptop."""
+        self._started.append(self.command.start(*arguments))
+        return self._started[-1]
+
     def start(self, pipeline: str, **parameters: Any) -> tuple[Command, str]:
         """Start `kubeloop run` of a small pipeline; returns it and the id of its run."""
-        command = self.command.start("run", f"{pipeline}.yaml", *_assign(parameters))
+        command = self.begin("run", f"{pipeline}.yaml", *_assign(parameters))
         return command, command.read_until("Run ").split()[1]
 
     def run(self, pipeline: str, **parameters: Any) -> tuple[Outcome, str]:

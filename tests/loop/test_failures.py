@@ -20,12 +20,9 @@ PIPELINE = COMPILED / "image_classification.yaml"
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """One control plane for all cases: each shows that the state is usable after those before."""
-    laptop = Laptop(tmp_path_factory.mktemp("failures"))
-    laptop.up()
-    try:
+    with Laptop(tmp_path_factory.mktemp("failures")) as laptop:
+        laptop.up()
         yield laptop
-    finally:
-        laptop.down()
 
 
 def write_corrupt_images(root: Path) -> Path:

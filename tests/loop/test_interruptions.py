@@ -21,12 +21,9 @@ LONG = 5000
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """One control plane for all cases: each shows that the state is usable after those before."""
-    laptop = Laptop(tmp_path_factory.mktemp("interruptions"))
-    laptop.up()
-    try:
+    with Laptop(tmp_path_factory.mktemp("interruptions")) as laptop:
+        laptop.up()
         yield laptop
-    finally:
-        laptop.down()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +99,7 @@ def test_ctrl_c_while_ingesting_leaves_no_commit(laptop: Laptop) -> None:
 def test_ctrl_c_ends_a_run_that_prints_json_too(laptop: Laptop) -> None:
     num_runs = len(laptop.list_runs())
     arguments = ("-p", f"source={laptop.images}", "-p", f"epochs={LONG}")
-    command = laptop.command.start("run", "train.yaml", "-o", "json", *arguments)
+    command = laptop.begin("run", "train.yaml", "-o", "json", *arguments)
     wait_for(lambda: len(laptop.list_runs()) > num_runs)
     command.interrupt()
     assert command.wait().code == 130
@@ -112,14 +109,12 @@ def test_ctrl_c_ends_a_run_that_prints_json_too(laptop: Laptop) -> None:
 
 
 def test_ctrl_c_while_starting_leaves_no_control_plane(tmp_path: Path) -> None:
-    laptop = Laptop(tmp_path)
-    command = laptop.command.start(
-        "up", "--api-port", "0", "--kfp-port", "0", "--gateway-port", "0"
-    )
-    wait_for(lambda: len(laptop.command.processes()) > 1)
-    command.interrupt()
-    assert command.wait().code == 130
-    assert laptop.command.processes() == []
+    with Laptop(tmp_path) as laptop:
+        command = laptop.begin("up", "--api-port", "0", "--kfp-port", "0", "--gateway-port", "0")
+        wait_for(lambda: len(laptop.command.processes()) > 1)
+        command.interrupt()
+        assert command.wait().code == 130
+        assert laptop.command.processes() == []
 
 
 def run_with_killed_step(
@@ -177,16 +172,41 @@ def test_retried_deployment_step_finds_its_endpoint(laptop: Laptop, model: Path)
     assert any(label in answer.out for label in ("dark", "light"))
 
 
-def test_run_goes_on_after_its_control_plane_was_killed(tmp_path: Path) -> None:
-    laptop = Laptop(tmp_path)
-    plane = laptop.up()
-    command, run_id = laptop.start("train", source=str(laptop.images), epochs=12)
-    command.read_until("epoch=2 ")
-    before = laptop.identify_made(run_id)
-    os.kill(plane["pid"], signal.SIGKILL)
-    wait_for(lambda: all("run" in process.cmdline() for process in laptop.command.processes()))
+def test_run_goes_on_after_its_control_plane_was_stopped(laptop: Laptop) -> None:
+    command, run_id = laptop.start("tune", source=str(laptop.images), epochs=5)
+    laptop.wait_until_running(run_id, num_made=3)
+    before = find_experiment(laptop, run_id)
+    laptop.command.down()
+    assert follower_is_alone(laptop)
     laptop.up()
-    try:
+    assert laptop.wait_until_ended(run_id) == "SUCCEEDED"
+    assert find_experiment(laptop, run_id) == before
+    kinds = [found["kind"] for found in laptop.list_made(run_id)]
+    assert kinds.count("Trial") == 2
+    assert command.wait().code == 1
+
+
+def follower_is_alone(laptop: Laptop) -> bool:
+    """Whether `kubeloop run` is all that is left."""
+    return all(" kubeloop.cli.main run " in line for line in laptop.command.processes())
+
+
+def find_experiment(laptop: Laptop, run_id: str) -> str:
+    """Uid of the one experiment of a run."""
+    made = laptop.list_made(run_id)
+    (uid,) = (found["metadata"]["uid"] for found in made if found["kind"] == "Experiment")
+    return str(uid)
+
+
+def test_run_goes_on_after_its_control_plane_was_killed(tmp_path: Path) -> None:
+    with Laptop(tmp_path) as laptop:
+        plane = laptop.up()
+        command, run_id = laptop.start("train", source=str(laptop.images), epochs=12)
+        command.read_until("epoch=2 ")
+        before = laptop.identify_made(run_id)
+        os.kill(plane["pid"], signal.SIGKILL)
+        wait_for(lambda: follower_is_alone(laptop))
+        laptop.up()
         assert laptop.wait_until_ended(run_id) == "SUCCEEDED"
         assert laptop.identify_made(run_id) == before
         (replica,) = (pod for pod in laptop.list_pods(run_id) if not is_step(pod))
@@ -196,5 +216,3 @@ def test_run_goes_on_after_its_control_plane_was_killed(tmp_path: Path) -> None:
         assert "the KFP API does not answer" in followed.err
         assert f"kubeloop runs {run_id}" in followed.err
         laptop.check_use()
-    finally:
-        laptop.down()
