@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from kubeflow.katib import (
     V1beta1AlgorithmSetting,
@@ -64,6 +64,10 @@ class ObjectiveType(StrEnum):
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise InputError(f"objective_type must be {' or '.join(cls)}, not {value!r}.")
 
 
 class MetricStrategy(StrEnum):
