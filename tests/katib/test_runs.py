@@ -66,12 +66,17 @@ def play(program: Program, test: Test, folder: Path) -> None:
         async with asyncio.timeout(60), running_api(folder) as running:
             client = MemoryClient(running.api, logs=PodLogs(running.pods_dir))
             async with lab_on(client, program, folder=folder):
-                with connected(running) as katib:
-                    await asyncio.to_thread(test, katib)
+                await asyncio.to_thread(run_connected, test, running)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the SDKs' own
         asyncio.run(main())
+
+
+def run_connected(test: Test, running: RunningApi) -> None:
+    # NB: closing waits for requests under way, which the event loop has to answer meanwhile.
+    with connected(running) as katib:
+        test(katib)
 
 
 @contextmanager
@@ -250,8 +255,7 @@ def test_trials_that_cannot_be_scheduled_are_explained_and_given_up(tmp_path: Pa
             client = MemoryClient(running.api, logs=PodLogs(running.pods_dir))
             with ObservationStore() as observations:
                 async with at_work(client, observations):
-                    with connected(running) as katib:
-                        await asyncio.to_thread(test, katib)
+                    await asyncio.to_thread(run_connected, test, running)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -128,7 +128,8 @@ async def running_plane(folder: Path) -> AsyncIterator[Plane]:
         try:
             yield Plane(kserve=kserve, client=client)
         finally:
-            close_connections(kserve.core_api, kserve.app_api, kserve.api_instance)
+            apis = (kserve.core_api, kserve.app_api, kserve.api_instance)
+            await asyncio.to_thread(close_connections, *apis)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -83,7 +83,7 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
             try:
                 yield Cluster(client=training, folder=folder)
             finally:
-                close_connections(training.core_api)
+                await asyncio.to_thread(close_connections, training.core_api)
                 controller.cancel()
                 await asyncio.gather(controller, return_exceptions=True)
 
