@@ -46,3 +46,28 @@ def undo_when_interrupted(
         except errors:
             undo()
             raise
+
+
+@contextmanager
+def hold_back_interrupts() -> Iterator[None]:
+    """Let a first Ctrl-C wait for the end of the block, so that what it makes is not lost track of.
+
+    A second one does not wait. Outside the main thread this changes nothing.
+    """
+    held_back: list[int] = []
+
+    def hold_back(number: int, _frame: FrameType | None) -> None:
+        if held_back:
+            raise KeyboardInterrupt
+        held_back.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, hold_back)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if held_back:
+        raise KeyboardInterrupt

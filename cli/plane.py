@@ -28,6 +28,7 @@ from kubeloop.cli.options import (
     require,
 )
 from kubeloop.errors import PermanentError, TransientError
+from kubeloop.interruption import hold_back_interrupts
 from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
 
 _PACKAGES = ("celpy", "cryptography", "optuna", "orjson", "starlette", "uvicorn")
@@ -144,21 +145,23 @@ def start(
     command += ["--state", str(folder.root)]
     for option, port in zip(("--api-port", "--kfp-port", "--gateway-port"), ports, strict=True):
         command += [option, str(port)]
-    with folder.log.open("ab") as log:
-        written = log.tell()
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=folder.root,
-        )
+    process = None
     try:
+        with hold_back_interrupts(), folder.log.open("ab") as log:
+            written = log.tell()
+            process = subprocess.Popen(  # noqa: S603  # our own interpreter and arguments
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=folder.root,
+            )
         return _wait_until_up(folder, process, after=written), process
     except BaseException:  # Ctrl-C too: a plane that nobody waits for must not stay
-        process.terminate()
-        process.wait()
+        if process is not None:
+            process.terminate()
+            process.wait()
         raise
 
 

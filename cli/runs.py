@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +23,7 @@ from kubeloop.cli.options import (
     print_json,
 )
 from kubeloop.errors import KubeloopError
+from kubeloop.interruption import hold_back_interrupts
 from kubeloop.pipelines.runs import Run, RunState
 
 _END_SECONDS = 60.0
@@ -155,7 +153,7 @@ def execute(session: Session, client: Any, begin: Callable[[], str], *, quiet: b
     """Begin a run and show it until it ends; Ctrl-C ends it and waits for its clean-up."""
     run_id = ""
     try:
-        with interrupts_held_back():
+        with hold_back_interrupts():
             run_id = begin()
         if not quiet:
             console.print(f"Run {run_id}", soft_wrap=True)
@@ -164,26 +162,6 @@ def execute(session: Session, client: Any, begin: Callable[[], str], *, quiet: b
         if run_id:
             end(client, run_id)
         raise
-
-
-@contextlib.contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Let a first Ctrl-C wait for the end of the block, so that what it makes is not lost."""
-    held_back: list[int] = []
-
-    def hold_back(number: int, frame: FrameType | None) -> None:
-        del frame
-        if held_back:
-            raise KeyboardInterrupt
-        held_back.append(number)
-
-    previous = signal.signal(signal.SIGINT, hold_back)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if held_back:
-        raise KeyboardInterrupt
 
 
 def follow(session: Session, client: Any, run_id: str, *, quiet: bool = False) -> Run:

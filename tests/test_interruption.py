@@ -5,7 +5,11 @@ import threading
 import pytest
 
 from kubeloop.errors import PermanentError, TransientError
-from kubeloop.interruption import exit_on_sigterm, undo_when_interrupted
+from kubeloop.interruption import (
+    exit_on_sigterm,
+    hold_back_interrupts,
+    undo_when_interrupted,
+)
 
 
 def test_sigterm_unwinds_the_stack_and_is_handled_as_before_afterwards() -> None:
@@ -73,3 +77,25 @@ def test_other_errors_and_a_good_end_undo_nothing() -> None:
         raise PermanentError("no")
 
     assert undone == []
+
+
+def begin(done: list[str], *, num_interrupts: int) -> None:
+    with hold_back_interrupts():
+        for _ in range(num_interrupts):
+            signal.raise_signal(signal.SIGINT)
+        done.append("begun")
+
+
+def test_ctrl_c_waits_for_the_end_of_what_must_not_be_lost() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        begin(done, num_interrupts=1)
+    assert done == ["begun"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_second_ctrl_c_does_not_wait() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        begin(done, num_interrupts=2)
+    assert done == []

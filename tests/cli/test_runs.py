@@ -1,11 +1,10 @@
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubeloop.cli.progress import find_cause
-from kubeloop.cli.runs import interrupts_held_back, resolve_path
+from kubeloop.cli.runs import resolve_path
 
 
 @pytest.mark.parametrize("given", ["photos/", "./photos", "../here/photos", "~/here/photos"])
@@ -28,28 +27,6 @@ def test_what_may_be_no_path_stays(
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     assert resolve_path(given) == given
-
-
-def begin(done: list[str], *, num_interrupts: int) -> None:
-    with interrupts_held_back():
-        for _ in range(num_interrupts):
-            signal.raise_signal(signal.SIGINT)
-        done.append("begun")
-
-
-def test_ctrl_c_waits_for_the_end_of_what_must_not_be_lost() -> None:
-    done: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        begin(done, num_interrupts=1)
-    assert done == ["begun"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_second_ctrl_c_does_not_wait() -> None:
-    done: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        begin(done, num_interrupts=2)
-    assert done == []
 
 
 @pytest.mark.parametrize(
