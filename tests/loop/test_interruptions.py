@@ -126,8 +126,13 @@ def run_with_killed_step(
         The run's id, and the objects that were there when the step was killed.
     """
     command, run_id = laptop.start(pipeline, **parameters)
-    laptop.wait_until_running(run_id, num_made=num_made)
-    before = laptop.identify_made(run_id)
+    before: set[tuple[str, str]] = set()
+
+    def has_made() -> bool:
+        before.update(laptop.identify_made(run_id))
+        return len(before) >= num_made
+
+    wait_for(has_made)
     laptop.kill_step(run_id)
     done = command.wait()
     assert done.code == 0, done
