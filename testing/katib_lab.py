@@ -7,6 +7,7 @@ line what trials do. Everything else is real: watches, controllers, admission, l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kubeloop.errors import ConflictError, NotFoundError
 from kubeloop.katib.suggestion import ALGORITHMS
 from kubeloop.local.api.resources import (
     EVENTS,
@@ -134,7 +136,9 @@ class Kubelet:
         """Watch and run; returns only by cancellation."""
         async for event in self._client.watch(PODS, namespace=NAMESPACE):
             if event.type in (EventType.ADDED, EventType.MODIFIED):
-                await self._look_at(event.object)
+                # The pod may have been deleted or changed since; then another event follows.
+                with contextlib.suppress(NotFoundError, ConflictError):
+                    await self._look_at(event.object)
 
     async def rerun(self) -> None:
         """Ask the program again about the pods that run."""
@@ -149,8 +153,8 @@ class Kubelet:
                 PODS, metadata["name"], namespace=NAMESPACE, grace_period_seconds=0
             )
         elif pod["status"]["phase"] == "Pending":
-            self.num_started[metadata["name"]] = self.num_started.get(metadata["name"], 0) + 1
             await self._report(pod, phase="Running", state={"running": {"startedAt": _now()}})
+            self.num_started[metadata["name"]] = self.num_started.get(metadata["name"], 0) + 1
             current = await self._client.get(PODS, metadata["name"], namespace=NAMESPACE)
             await self._play(current)
 
