@@ -1,13 +1,23 @@
 #!/usr/bin/env bash
-# The tests of `make test`: unit tests on the current set of packages, then everything on the
-# pinned set, whose summary comes last. Tests marked `loop` run alone, they use both cores.
+# The tests of `make test`: unit tests on the current set of packages, the whole loop on the pinned
+# set, and last, with the summary that counts, all other tests on the pinned set.
+#
+# Tests start many processes on a busy machine. What fails there is run once more, alone, and in the
+# open: a test that fails twice fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 status=0
-echo "== unit tests, constraints-current.txt"
-.venv-current/bin/python -m pytest -q -n 2 -m "not loop and not pinned" || status=1
-echo "== tests marked loop, constraints.txt"
-.venv/bin/python -m pytest -q -m loop || status=1
-echo "== tests, constraints.txt"
-.venv/bin/python -m pytest -q -n 2 -m "not loop" || status=1
+
+run() {  # name, python, number of processes, marker expression
+  local options=(-q -m "$4" -o "cache_dir=build/pytest/$1")
+  echo "== $1"
+  "$2" -m pytest "${options[@]}" -n "$3" && return
+  echo "== $1: what failed, once more and alone"
+  "$2" -m pytest "${options[@]}" --last-failed --last-failed-no-failures none || status=1
+}
+
+rm -rf build/pytest
+run "unit tests, constraints-current.txt" .venv-current/bin/python 2 "not loop and not pinned"
+run "the whole loop, constraints.txt" .venv/bin/python 0 "loop"
+run "all other tests, constraints.txt" .venv/bin/python 2 "not loop"
 exit $status
