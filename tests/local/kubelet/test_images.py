@@ -15,9 +15,9 @@ from kubeloop.local.kubelet.images import (
 
 
 def test_every_image_has_our_python_unless_the_table_says_otherwise() -> None:
-    config = ImagesConfig(pythons={"ghcr.io/me/*": Path("/venvs/me/bin/python")})
+    config = ImagesConfig(pythons={"registry.example/me/*": Path("/venvs/me/bin/python")})
 
-    assert config.find_python("ghcr.io/me/train:1") == "/venvs/me/bin/python"
+    assert config.find_python("registry.example/me/train:1") == "/venvs/me/bin/python"
     assert config.find_python("python:3.11") == sys.executable
     assert is_own_python(sys.executable)
     assert not is_own_python("/venvs/me/bin/python")
