@@ -1,8 +1,8 @@
 """The words in which components record where things come from.
 
-Written as metadata of KFP artifacts and as annotations of InferenceServices, read by
-`kubeloop.pipelines.lineage`. KFP's record changes its form between versions; artifact metadata
-survives that.
+Written as metadata of KFP artifacts, read by `kubeloop.pipelines.lineage`; an endpoint's own words
+are `kubeloop.kserve.endpoints.EndpointAnnotation`. KFP's record changes its form between versions;
+artifact metadata survives that.
 """
 
 from __future__ import annotations
@@ -42,16 +42,6 @@ class TrialsKey(StrEnum):
     TRIAL = "best_trial"
     TRIAL_DIGEST = "best_trial_digest"
     PARAMETERS = "best_parameters"
-
-
-class EndpointAnnotation(StrEnum):
-    """Annotations of an InferenceService."""
-
-    MODEL_URI = "kubeloop.dev/model-uri"
-    MODEL_DIGEST = "kubeloop.dev/model-digest"
-    RUN_ID = "kubeloop.dev/run-id"
-    TRAINING_JOB = "kubeloop.dev/training-job"
-    VERSION_HASH = "kubeloop.dev/dataset-version"
 
 
 def digest_of(value: Any) -> str:  # Any: JSON

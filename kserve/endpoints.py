@@ -14,6 +14,16 @@ from typing import Any
 Manifest = Mapping[str, Any]  # raw JSON of one object
 
 
+class EndpointAnnotation(StrEnum):
+    """Annotations that say where an InferenceService's model came from."""
+
+    MODEL_URI = "kubeloop.dev/model-uri"
+    MODEL_DIGEST = "kubeloop.dev/model-digest"
+    RUN_ID = "kubeloop.dev/run-id"
+    TRAINING_JOB = "kubeloop.dev/training-job"
+    VERSION_HASH = "kubeloop.dev/dataset-version"
+
+
 class TransitionStatus(StrEnum):
     """`status.modelStatus.transitionStatus`."""
 
@@ -90,7 +100,7 @@ def parse_endpoint(manifest: Manifest) -> Endpoint:
         transition=_parse_transition(model_status.get("transitionStatus", "")),
         target_state=(model_status.get("states") or {}).get("targetModelState", ""),
         failure=_parse_failure(model_status.get("lastFailureInfo")),
-        model_uri=model.get("storageUri") or annotations.get("kubeloop.dev/model-uri", ""),
+        model_uri=model.get("storageUri") or annotations.get(EndpointAnnotation.MODEL_URI, ""),
         protocol=model.get("protocolVersion") or "v1",
         deployment_mode=status.get("deploymentMode", ""),
         created_at=metadata.get("creationTimestamp", ""),

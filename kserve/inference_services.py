@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kubeloop.errors import InputError
+from kubeloop.kserve.endpoints import EndpointAnnotation
 from kubeloop.kserve.runtime import MODEL_FORMAT, RUNTIME_NAME
 from kubeloop.optional_imports import import_from_extra
 
@@ -66,10 +67,10 @@ class ModelProvenance:
     def to_annotations(self) -> dict[str, str]:
         """Render what is known as annotations."""
         named = {
-            "kubeloop.dev/model-digest": self.model_digest,
-            "kubeloop.dev/run-id": self.run_id,
-            "kubeloop.dev/dataset-version": self.dataset_version,
-            "kubeloop.dev/training-job": self.training_job,
+            EndpointAnnotation.MODEL_DIGEST.value: self.model_digest,
+            EndpointAnnotation.RUN_ID.value: self.run_id,
+            EndpointAnnotation.VERSION_HASH.value: self.dataset_version,
+            EndpointAnnotation.TRAINING_JOB.value: self.training_job,
         }
         return {key: value for key, value in named.items() if value}
 
@@ -171,7 +172,7 @@ def build_annotations(config: InferenceServiceConfig) -> dict[str, str]:
     """Annotations of the InferenceService: the caller's, the model's origin, the digest."""
     annotations = {
         **config.annotations,
-        "kubeloop.dev/model-uri": config.model_uri,
+        EndpointAnnotation.MODEL_URI.value: config.model_uri,
         **config.provenance.to_annotations(),
     }
     if config.deployment_mode is not None:

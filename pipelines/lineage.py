@@ -13,13 +13,12 @@ from typing import Any
 
 from kubeloop.components.provenance import (
     DatasetKey,
-    EndpointAnnotation,
     ModelKey,
     TrialsKey,
     digest_of,
 )
 from kubeloop.errors import InputError
-from kubeloop.kserve.endpoints import Endpoint
+from kubeloop.kserve.endpoints import Endpoint, EndpointAnnotation
 from kubeloop.pipelines.metadata import Artifact, MetadataSource, TaskRecord
 
 
