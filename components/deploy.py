@@ -49,7 +49,7 @@ def deploy_model(
             memory=memory,
             min_replicas=min_replicas,
             service_account=service_account,
-            labels=step.labels,
+            run_labels=step.labels,
             provenance=build_provenance(model.metadata, run_id=step.run_id),
         )
         ready = deploy(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def apply(config: InferenceServiceConfig, *, client: Client) -> Endpoint:
                 current = _find(config.name, namespace=config.namespace, client=client)
                 if current is None:
                     return parse_endpoint(client.create(wanted, namespace=config.namespace))
-                _keep_metadata(wanted.metadata, current["metadata"])
+                _keep_metadata(wanted.metadata, current["metadata"], config.run_labels)
                 stored = client.replace(config.name, wanted, namespace=config.namespace)
                 return parse_endpoint(stored)
         except ObjectConflictError:
@@ -173,11 +173,22 @@ def _find(name: str, *, namespace: str, client: Client) -> dict[str, Any] | None
     return manifest
 
 
-def _keep_metadata(wanted: Any, current: dict[str, Any]) -> None:  # wanted: V1ObjectMeta
-    """Carry over what others wrote; ours wins where both say something."""
+def _keep_metadata(
+    wanted: Any,  # V1ObjectMeta
+    current: dict[str, Any],
+    run_labels: Mapping[str, str],
+) -> None:
+    """Carry over what others wrote; ours wins where both say something.
+
+    Without another configuration the endpoint stays the one that an earlier run deployed.
+    """
+    labels, annotations = current.get("labels") or {}, current.get("annotations") or {}
+    ours = dict(wanted.labels or {})
+    if annotations.get(CONFIGURATION_ANNOTATION) == wanted.annotations[CONFIGURATION_ANNOTATION]:
+        ours |= {name: labels[name] for name in run_labels if name in labels}
     wanted.resource_version = current["resourceVersion"]
-    wanted.labels = {**(current.get("labels") or {}), **(wanted.labels or {})} or None
-    wanted.annotations = {**(current.get("annotations") or {}), **(wanted.annotations or {})}
+    wanted.labels = {**labels, **ours} or None
+    wanted.annotations = {**annotations, **wanted.annotations}
     wanted.finalizers = current.get("finalizers")
     wanted.owner_references = current.get("ownerReferences")
 

@@ -107,6 +107,9 @@ class InferenceServiceConfig:
     """Service account whose secrets read the model store; empty is the namespace's default."""
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_STRINGS)
     """Labels of the InferenceService; KServe hands them down to the pods."""
+    run_labels: Mapping[str, str] = field(default_factory=lambda: _NO_STRINGS)
+    """Labels that name the run which deploys; one that changes nothing else leaves them as they
+    are, since a new label would restart the pods."""
     annotations: Mapping[str, str] = field(default_factory=lambda: _NO_STRINGS)
     """Further annotations of the InferenceService."""
     provenance: ModelProvenance = field(default_factory=ModelProvenance)
@@ -161,7 +164,7 @@ def build_inference_service(config: InferenceServiceConfig) -> V1beta1InferenceS
         metadata=V1ObjectMeta(
             name=config.name,
             namespace=config.namespace,
-            labels=dict(config.labels) or None,
+            labels={**config.labels, **config.run_labels} or None,
             annotations=build_annotations(config),
         ),
         spec=V1beta1InferenceServiceSpec(predictor=_build_predictor(config)),
@@ -182,7 +185,7 @@ def build_annotations(config: InferenceServiceConfig) -> dict[str, str]:
 
 
 def digest_configuration(config: InferenceServiceConfig, annotations: Mapping[str, str]) -> str:
-    """Digest of everything that shapes the pods."""
+    """Digest of everything that shapes the pods, the run that deploys them aside."""
     shape = {
         "model": [config.model_uri, config.model_format, config.runtime, config.protocol.value],
         "replicas": [config.min_replicas, config.max_replicas],

@@ -177,6 +177,34 @@ def test_the_same_configuration_again_changes_nothing(on_plane: OnPlane) -> None
     on_plane(scenario)
 
 
+def test_another_run_of_the_same_model_leaves_the_pods_alone(on_plane: OnPlane) -> None:
+    async def scenario(plane: Plane) -> None:
+        await plane.deploy(replace(CONFIG, run_labels={"pipeline/runid": "run-1"}))
+        (pod,) = (await plane.client.list(PODS)).items
+
+        await plane.deploy(replace(CONFIG, run_labels={"pipeline/runid": "run-2"}))
+
+        assert [item["metadata"]["uid"] for item in (await plane.client.list(PODS)).items] == [
+            pod["metadata"]["uid"]
+        ]
+        assert (await plane.get())["metadata"]["labels"]["pipeline/runid"] == "run-1"
+
+    on_plane(scenario)
+
+
+def test_another_run_with_another_model_is_named(on_plane: OnPlane) -> None:
+    async def scenario(plane: Plane) -> None:
+        await plane.deploy(replace(CONFIG, run_labels={"pipeline/runid": "run-1"}))
+
+        await plane.deploy(
+            replace(CONFIG, model_uri="/models/good/2", run_labels={"pipeline/runid": "run-2"})
+        )
+
+        assert (await plane.get())["metadata"]["labels"]["pipeline/runid"] == "run-2"
+
+    on_plane(scenario)
+
+
 def test_update_returns_when_only_the_new_model_serves(on_plane: OnPlane) -> None:
     async def scenario(plane: Plane) -> None:
         await plane.deploy(CONFIG)
