@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,3 +59,24 @@ def read_package(path: Path) -> PipelinePackage:
     return PipelinePackage(
         path=path, spec=spec, platform_spec=documents[1] if len(documents) > 1 else {}
     )
+
+
+@contextmanager
+def with_caching(package: PipelinePackage, *, enabled: bool | None) -> Iterator[Path]:
+    """A file of the pipeline in which all tasks use the cache, or none, or (None) as they say.
+
+    NB: kfp's client overrides the tasks of the root alone, and leaves loops and conditions as they
+    are.
+    """
+    if enabled is None:
+        yield package.path
+        return
+    spec = copy.deepcopy(package.spec)
+    for component in (spec["root"], *spec.get("components", {}).values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.setdefault("cachingOptions", {})["enableCache"] = enabled
+    documents = [spec, package.platform_spec] if package.platform_spec else [spec]
+    with tempfile.TemporaryDirectory(prefix="kubeloop-") as folder:
+        path = Path(folder) / "pipeline.yaml"
+        path.write_text(yaml.safe_dump_all(documents))
+        yield path

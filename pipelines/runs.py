@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
-from kubeloop.pipelines.packages import PipelinePackage
+from kubeloop.pipelines.packages import PipelinePackage, with_caching
 from kubeloop.sdk_errors import read_message
 
 KfpClient = Any  # kfp.Client; the SDK has no types
@@ -120,7 +120,7 @@ def submit(
         run_name: Display name; empty: the pipeline's name and the time.
         experiment: KFP experiment, made when missing.
         pipeline_root: Where artifacts go; empty: the server's default.
-        enable_caching: Overrides what the tasks say.
+        enable_caching: Overrides what the tasks say, those in loops and conditions as well.
 
     Returns:
         The run id.
@@ -129,15 +129,18 @@ def submit(
         InputError: The API refused the pipeline or its parameters.
     """
     name = run_name or f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H-%M-%S}"
-    with _translated(f"run {package.path}"), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        _translated(f"run {package.path}"),
+        contextlib.redirect_stdout(io.StringIO()),
+        with_caching(package, enabled=enable_caching) as path,
+    ):
         experiment_id = client.create_experiment(experiment).experiment_id
         run = client.run_pipeline(
             experiment_id=experiment_id,
             job_name=name,
-            pipeline_package_path=str(package.path),
+            pipeline_package_path=str(path),
             params=dict(parameters),
             pipeline_root=pipeline_root or None,
-            enable_caching=enable_caching,
         )
     return str(run.run_id)
 
