@@ -12,12 +12,16 @@ from kubeloop.katib.suggestion.messages import (
     AlgorithmSetting,
     AlgorithmSpec,
     Distribution,
+    EarlyStoppingSpec,
     Experiment,
     ExperimentSpec,
     FeasibleSpace,
+    GraphConfig,
     Metric,
+    NasConfig,
     ObjectiveSpec,
     ObjectiveType,
+    Operation,
     ParameterAssignment,
     ParameterSpec,
     ParameterType,
@@ -56,8 +60,10 @@ def parse_experiment(manifest: Manifest, *, settings: Iterable[Manifest] = ()) -
             parameters=tuple(map(_parse_parameter, spec.get("parameters") or ())),
             objective=_parse_objective(spec["objective"]),
             algorithm=_parse_algorithm(spec["algorithm"], settings),
+            early_stopping=_parse_early_stopping(spec.get("earlyStopping")),
             parallel_trial_count=spec.get("parallelTrialCount") or 0,
             max_trial_count=spec.get("maxTrialCount") or 0,
+            nas_config=_parse_nas_config(spec.get("nasConfig")),
         ),
     )
 
@@ -116,14 +122,45 @@ def _parse_objective(objective: Manifest) -> ObjectiveSpec:
 
 
 def _parse_algorithm(algorithm: Manifest, settings: Iterable[Manifest]) -> AlgorithmSpec:
-    merged = {
-        entry["name"]: str(entry.get("value", ""))
-        for entry in (*(algorithm.get("algorithmSettings") or ()), *settings)
-    }
     return AlgorithmSpec(
         algorithm_name=algorithm["algorithmName"],
-        algorithm_settings=tuple(
-            AlgorithmSetting(name=name, value=value) for name, value in merged.items()
+        algorithm_settings=_parse_settings(
+            (*(algorithm.get("algorithmSettings") or ()), *settings)
+        ),
+    )
+
+
+def _parse_early_stopping(early_stopping: Manifest | None) -> EarlyStoppingSpec | None:
+    if not early_stopping:
+        return None
+    return EarlyStoppingSpec(
+        algorithm_name=early_stopping.get("algorithmName") or "",
+        algorithm_settings=_parse_settings(early_stopping.get("algorithmSettings") or ()),
+    )
+
+
+def _parse_settings(entries: Iterable[Manifest]) -> tuple[AlgorithmSetting, ...]:
+    """Settings by name, of which the last counts."""
+    merged = {entry["name"]: str(entry.get("value", "")) for entry in entries}
+    return tuple(AlgorithmSetting(name=name, value=value) for name, value in merged.items())
+
+
+def _parse_nas_config(nas_config: Manifest | None) -> NasConfig | None:
+    if not nas_config:
+        return None
+    graph = nas_config.get("graphConfig") or {}
+    return NasConfig(
+        graph_config=GraphConfig(
+            num_layers=graph.get("numLayers") or 0,
+            input_sizes=tuple(graph.get("inputSizes") or ()),
+            output_sizes=tuple(graph.get("outputSizes") or ()),
+        ),
+        operations=tuple(
+            Operation(
+                operation_type=operation["operationType"],
+                parameters=tuple(map(_parse_parameter, operation.get("parameters") or ())),
+            )
+            for operation in nas_config.get("operations") or ()
         ),
     )
 

@@ -122,14 +122,49 @@ class EarlyStoppingRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStoppingSpec:
+    """The early stopping algorithm and its settings."""
+
+    algorithm_name: str
+    algorithm_settings: tuple[AlgorithmSetting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphConfig:
+    """The network that an architecture search builds."""
+
+    num_layers: int = 0
+    input_sizes: tuple[int, ...] = ()
+    output_sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What a layer of the network may do, and what of it is searched."""
+
+    operation_type: str
+    parameters: tuple[ParameterSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NasConfig:
+    """The space of a neural architecture search."""
+
+    graph_config: GraphConfig
+    operations: tuple[Operation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentSpec:
     """What the algorithm has to know of an experiment; a count of 0 means unlimited."""
 
     parameters: tuple[ParameterSpec, ...]
     objective: ObjectiveSpec
     algorithm: AlgorithmSpec
+    early_stopping: EarlyStoppingSpec | None = None
     parallel_trial_count: int = 0
     max_trial_count: int = 0
+    nas_config: NasConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
