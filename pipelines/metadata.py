@@ -114,6 +114,10 @@ class NativeMetadata(MetadataSource):
             return None
         return _parse_task(self._get(f"tasks/{links[0]['task_id']}", {}))
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
     def _get(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
         try:
             response = self._http.get(f"/apis/v2beta1/{path}", params=query)
