@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-current demo test test-current lint format compile bench clean
+.PHONY: help setup setup-current demo test test-current lint format compile bench soak clean
 
 help:  ## Print the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ format: setup  ## Format the code
 
 compile: setup  ## Compile the pipelines into pipelines/compiled/
 	@$(BIN)/python -m kubeloop.pipelines.compiling
+
+soak: setup  ## Run the tests that kill at random moments, for many minutes
+	@$(BIN)/python -m pytest -m soak --timeout 1800
 
 bench: setup  ## Print measured ratios against named peers
 	@$(BIN)/python tests/bench/run.py

@@ -17,7 +17,7 @@ run() {  # name, python, number of processes, marker expression
 }
 
 rm -rf build/pytest
-run "unit tests, constraints-current.txt" .venv-current/bin/python 2 "not loop and not pinned"
-run "the whole loop, constraints.txt" .venv/bin/python 0 "loop"
-run "all other tests, constraints.txt" .venv/bin/python 2 "not loop"
+run "unit tests, constraints-current.txt" .venv-current/bin/python 2 "not loop and not pinned and not soak"
+run "the whole loop, constraints.txt" .venv/bin/python 0 "loop and not soak"
+run "all other tests, constraints.txt" .venv/bin/python 2 "not loop and not soak"
 exit $status
