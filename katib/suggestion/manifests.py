@@ -121,14 +121,13 @@ def _parse_objective(objective: Manifest) -> ObjectiveSpec:
     )
 
 
-def _parse_settings(
-    algorithm: Manifest, kept: Iterable[Manifest] = ()
-) -> tuple[AlgorithmSetting, ...]:
-    merged = {
-        entry["name"]: str(entry.get("value", ""))
-        for entry in (*(algorithm.get("algorithmSettings") or ()), *kept)
-    }
-    return tuple(AlgorithmSetting(name=name, value=value) for name, value in merged.items())
+def _parse_algorithm(algorithm: Manifest, settings: Iterable[Manifest]) -> AlgorithmSpec:
+    return AlgorithmSpec(
+        algorithm_name=algorithm["algorithmName"],
+        algorithm_settings=_parse_settings(
+            (*(algorithm.get("algorithmSettings") or ()), *settings)
+        ),
+    )
 
 
 def _parse_early_stopping(early_stopping: Manifest | None) -> EarlyStoppingSpec | None:
@@ -136,12 +135,18 @@ def _parse_early_stopping(early_stopping: Manifest | None) -> EarlyStoppingSpec 
         return None
     return EarlyStoppingSpec(
         algorithm_name=early_stopping.get("algorithmName") or "",
-        algorithm_settings=_parse_settings(early_stopping),
+        algorithm_settings=_parse_settings(early_stopping.get("algorithmSettings") or ()),
     )
 
 
+def _parse_settings(entries: Iterable[Manifest]) -> tuple[AlgorithmSetting, ...]:
+    """Settings by name, of which the last counts."""
+    merged = {entry["name"]: str(entry.get("value", "")) for entry in entries}
+    return tuple(AlgorithmSetting(name=name, value=value) for name, value in merged.items())
+
+
 def _parse_nas_config(nas_config: Manifest | None) -> NasConfig | None:
-    if nas_config is None:
+    if not nas_config:
         return None
     graph = nas_config.get("graphConfig") or {}
     return NasConfig(
@@ -152,7 +157,7 @@ def _parse_nas_config(nas_config: Manifest | None) -> NasConfig | None:
         ),
         operations=tuple(
             Operation(
-                operation_type=operation.get("operationType") or "",
+                operation_type=operation["operationType"],
                 parameters=tuple(map(_parse_parameter, operation.get("parameters") or ())),
             )
             for operation in nas_config.get("operations") or ()

@@ -112,39 +112,6 @@ class AlgorithmSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EarlyStoppingSpec:
-    """The early stopping algorithm and its settings."""
-
-    algorithm_name: str
-    algorithm_settings: tuple[AlgorithmSetting, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphConfig:
-    """The outline of the networks of an architecture search."""
-
-    num_layers: int = 0
-    input_sizes: tuple[int, ...] = ()
-    output_sizes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """A kind of layer, and the parameters it may have."""
-
-    operation_type: str
-    parameters: tuple[ParameterSpec, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NasConfig:
-    """What an architecture search chooses from."""
-
-    graph_config: GraphConfig = field(default_factory=GraphConfig)
-    operations: tuple[Operation, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStoppingRule:
     """A trial that meets the rule from `start_step` reports on may be stopped."""
 
