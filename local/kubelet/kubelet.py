@@ -32,6 +32,7 @@ from kubeloop.local.kubelet.node import (
 )
 from kubeloop.local.kubelet.pods import PodRunner
 from kubeloop.local.kubelet.process import ProcessRunner
+from kubeloop.local.kubelet.requirement_sets import RequirementSets
 from kubeloop.local.kubelet.scheduling import NodeResources
 from kubeloop.local.kubelet.status import PodFailure, render_unschedulable
 from kubeloop.local.kubelet.temporary import TemporaryFolders
@@ -80,6 +81,9 @@ class Kubelet:
             ports=HostPorts(config.network),
             events=self._events,
             temporary=TemporaryFolders(state),
+            requirement_sets=RequirementSets(
+                state / "requirement-sets", config=config.requirement_sets
+            ),
             list_pods=self._list_pods,
             clock=clock,
         )
@@ -115,6 +119,7 @@ class Kubelet:
     async def run(self) -> None:
         """Run pods until cancelled, then end them and write down how they ended."""
         self._node.state.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._node.requirement_sets.prune)
         with self._node.temporary:
             await self._run()
 

@@ -33,6 +33,7 @@ from kubeloop.local.kubelet.network import Translation
 from kubeloop.local.kubelet.process import ProcessSpec
 from kubeloop.local.kubelet.python_command import parse_python_command
 from kubeloop.local.kubelet.references import References
+from kubeloop.local.kubelet.requirement_sets import RequirementSets
 from kubeloop.local.kubelet.volumes import Mounts, resolve_mounts
 
 
@@ -49,6 +50,7 @@ class PodContext:
     allocatable: Mapping[str, Decimal]
     devices: Mapping[str, str]
     """Variables that say which GPUs the pod may use."""
+    requirement_sets: RequirementSets
 
 
 def build_process_spec(
@@ -78,8 +80,8 @@ def build_process_spec(
     env = merge_env({**base, **context.devices}, own)
     argv = resolve_program(argv, python=python)
     is_warm = is_own_python(python)
-    if is_warm and (component := parse_lightweight_command(argv)):
-        argv, env = _shorten_component(component, argv, env, python=python, folders=folders)
+    if component := parse_lightweight_command(argv):
+        argv, env = _shorten_component(component, argv, env, python=python, context=context)
     return ProcessSpec(
         name=f"{pod['metadata']['name']}/{container['name']}",
         argv=tuple(argv),
@@ -100,16 +102,29 @@ def _shorten_component(
     env: dict[str, str],
     *,
     python: str,
-    folders: PodFolders,
+    context: PodContext,
 ) -> tuple[list[str], dict[str, str]]:
-    """Run KFP's executor without the shells around it, if nothing has to be installed."""
-    if not are_satisfied(component.requirements):
+    """Run KFP's executor without the shells around it, with the packages that it needs."""
+    missing = [
+        install
+        for install in component.installs
+        if not (is_own_python(python) and are_satisfied(install.requirements))
+    ]
+    needed = context.requirement_sets.find(missing, python=python, env=env) if missing else None
+    if missing and needed is None:
         return argv, env
-    source = Path(tempfile.mkdtemp(dir=folders.temporary)) / SOURCE_NAME
+    source = Path(tempfile.mkdtemp(dir=context.folders.temporary)) / SOURCE_NAME
     source.write_text(component.source, "utf-8", "surrogatepass")
     path_option = ("--component_module_path", str(source))
-    shortened = [python, "-m", EXECUTOR_MODULE, *path_option, *component.arguments]
-    return shortened, {**env, "_KFP_RUNTIME": "true"}
+    command = [python, "-m", EXECUTOR_MODULE, *path_option, *component.arguments]
+    env = {**env, "_KFP_RUNTIME": "true"}
+    if needed is None:
+        return command, env
+    env = needed.extend_env(env)
+    if not needed.is_ready:
+        return needed.build_installing_command(command), env
+    needed.mark_used()
+    return command, env
 
 
 def _working_directory(container: Manifest, mounts: Mounts, folders: PodFolders) -> Path:

@@ -2,7 +2,8 @@
 
 It is a chain of shells: one installs packages with pip and runs the rest, the next writes the
 component's source to a file and runs KFP's executor on it. When everything that pip is asked for is
-installed already, the executor can run in a forked interpreter and the shells are not needed.
+installed already, the executor can run in a forked interpreter and the shells are not needed; what
+is missing is installed once for all pods that ask for it (`requirement_sets`).
 
 The scripts are taken apart into words and compared with the few forms that KFP 2.x writes (2.13
 to 2.17 were checked); whatever else is in them means that the command is run as it stands.
@@ -49,6 +50,14 @@ _WRITE_AND_RUN = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PipInstall:
+    """One call of pip."""
+
+    requirements: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LightweightComponent:
     """What a component's command comes down to."""
 
@@ -56,25 +65,23 @@ class LightweightComponent:
     """Text of the module that holds the function."""
     arguments: tuple[str, ...]
     """What follows the module's path on the executor's command line."""
-    requirements: tuple[str, ...]
-    """What pip is asked to install."""
+    installs: tuple[PipInstall, ...]
+    """What pip is asked to install, in this order."""
 
 
 def parse_lightweight_command(argv: Sequence[str]) -> LightweightComponent | None:
     """Take a component's command apart; None when it is anything else."""
-    requirements: list[str] = []
+    installs: list[PipInstall] = []
     rest = list(argv)
     while len(rest) > 3 and rest[:2] == ["sh", "-c"]:
         found = _parse_install_script(rest[2])
         if found is None:
             return None
-        requirements += found
+        installs += found
         rest = rest[3:]
     if len(rest) < 4 or rest[:2] != ["sh", "-ec"] or not _writes_and_runs(rest[2]):
         return None
-    return LightweightComponent(
-        source=rest[3], arguments=tuple(rest[4:]), requirements=tuple(requirements)
-    )
+    return LightweightComponent(source=rest[3], arguments=tuple(rest[4:]), installs=tuple(installs))
 
 
 def are_satisfied(requirements: Sequence[str]) -> bool:
@@ -85,10 +92,10 @@ def are_satisfied(requirements: Sequence[str]) -> bool:
         return False
 
 
-def _parse_install_script(script: str) -> list[str] | None:
-    """The requirements of a script that installs with pip, then runs its arguments."""
+def _parse_install_script(script: str) -> list[PipInstall] | None:
+    """What a script installs with pip before it runs its arguments."""
     text = _ENSURE_PIP.sub("", script.strip() + "\n", count=1)
-    requirements: list[str] = []
+    installs: list[PipInstall] = []
     commands = _split_commands(text)
     if not commands or commands.pop() != _RUN_THE_REST:
         return None
@@ -98,8 +105,8 @@ def _parse_install_script(script: str) -> list[str] | None:
         found = _parse_pip_install(command)
         if found is None:
             return None
-        requirements += found
-    return requirements
+        installs.append(found)
+    return installs
 
 
 def _split_commands(text: str) -> list[list[str]]:
@@ -126,20 +133,22 @@ def _split_commands(text: str) -> list[list[str]]:
     return commands
 
 
-def _parse_pip_install(command: list[str]) -> list[str] | None:
+def _parse_pip_install(command: list[str]) -> PipInstall | None:
     words = iter(command[1:] if command[:1] == ["PIP_DISABLE_PIP_VERSION_CHECK=1"] else command)
     if [next(words, "") for _ in range(4)] != ["python3", "-m", "pip", "install"]:
         return None
-    requirements = []
+    requirements: list[str] = []
+    options: list[str] = []
     for word in words:
         if word in _OPTIONS_WITH_VALUE:
-            next(words, None)
-        elif word.startswith("-"):
-            if word not in _OPTIONS:
-                return None
-        else:
+            options += [word, next(words, "")]
+        elif not word.startswith("-"):
             requirements.append(word)
-    return requirements
+        elif word in _OPTIONS:
+            options.append(word)
+        else:
+            return None
+    return PipInstall(requirements=tuple(requirements), options=tuple(options))
 
 
 def _writes_and_runs(script: str) -> bool:

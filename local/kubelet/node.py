@@ -19,6 +19,7 @@ from kubeloop.local.kubelet.images import ImagesConfig
 from kubeloop.local.kubelet.network import HostPorts, NetworkConfig
 from kubeloop.local.kubelet.process import ProcessRunner
 from kubeloop.local.kubelet.references import NODE_ADDRESS
+from kubeloop.local.kubelet.requirement_sets import RequirementSets, RequirementSetsConfig
 from kubeloop.local.kubelet.scheduling import GPU, NodeConfig, NodeResources
 from kubeloop.local.kubelet.temporary import TemporaryFolders
 from kubeloop.local.kubelet.volumes import VolumeSpace
@@ -43,6 +44,8 @@ class KubeletConfig:
     """Ports for pods."""
     warm: WarmConfig = field(default_factory=WarmConfig)
     """What the warm parent imports."""
+    requirement_sets: RequirementSetsConfig = field(default_factory=RequirementSetsConfig)
+    """Packages that components ask for."""
     first_backoff_seconds: float = 1.0
     """Wait before the second restart of a container (the first is at once); it doubles each time.
     A cluster starts with 10 s."""
@@ -67,6 +70,7 @@ class Node:
     ports: HostPorts
     events: EventQueue
     temporary: TemporaryFolders
+    requirement_sets: RequirementSets
     list_pods: Callable[[str], list[Manifest]]
     """The pods of a namespace, as last seen."""
     clock: Clock = utc_now

@@ -30,6 +30,7 @@ from kubeloop.local.kubelet.network import (
     locate_service,
 )
 from kubeloop.local.kubelet.node import Node
+from kubeloop.local.kubelet.pod_files import KEEP_VOLUMES_ANNOTATION
 from kubeloop.local.kubelet.process import ProcessSpec
 from kubeloop.local.kubelet.references import (
     MissingReferenceError,
@@ -135,8 +136,10 @@ class PodRunner:
     async def remove_work_files(self) -> None:
         """Remove what the processes wrote for themselves; logs stay as long as the pod."""
         folders = self._node.work_folders(self.uid)
-        volumes = self._node.volume_space(self.pod).pod
-        for folder in (folders.work, folders.temporary, volumes):
+        doomed = [folders.work, folders.temporary]
+        if KEEP_VOLUMES_ANNOTATION not in (self.pod["metadata"].get("annotations") or {}):
+            doomed.append(self._node.volume_space(self.pod).pod)
+        for folder in doomed:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _live(self) -> None:
@@ -229,6 +232,7 @@ class PodRunner:
             ),
             allocatable=self._node.resources.allocatable,
             devices=self._node.resources.build_device_env(self.uid),
+            requirement_sets=self._node.requirement_sets,
         )
         return build_process_spec(
             container, context=context, images=self._node.config.images, log=log

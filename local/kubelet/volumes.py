@@ -78,6 +78,15 @@ def prepare_volumes(
     return {volume["name"]: builder.build(volume) for volume in pod["spec"].get("volumes") or ()}
 
 
+def locate_volume(volume: Manifest, space: VolumeSpace) -> Path:
+    """Where a volume is, once it is prepared."""
+    if source := volume.get("hostPath"):
+        return Path(source["path"])
+    if source := volume.get("persistentVolumeClaim"):
+        return space.claims / str(source["claimName"])
+    return space.pod / str(volume["name"])
+
+
 def resolve_mounts(
     container: Manifest, *, volumes: Mapping[str, Path], env: Mapping[str, str]
 ) -> Mounts:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from kubeloop.local.kubelet.launch import PodContext, build_process_spec
 from kubeloop.local.kubelet.network import Translation
 from kubeloop.local.kubelet.process import ProcessSpec
 from kubeloop.local.kubelet.references import References
+from kubeloop.local.kubelet.requirement_sets import INSTALLER_MODULE, RequirementSets
 
 EXECUTE = """
 program_path=$(mktemp -d)
@@ -46,6 +48,7 @@ def build(
         translation=Translation(own_ports={8080: 20001}, services={}),
         allocatable={},
         devices={},
+        requirement_sets=RequirementSets(tmp_path / "sets"),
     )
     return build_process_spec(
         container, context=context, images=images or ImagesConfig(), log=tmp_path / "log"
@@ -139,8 +142,29 @@ def test_component_whose_packages_are_there_runs_without_shells(
     assert spec.warm
 
 
-def test_component_that_needs_a_package_installs_it_beside_the_environment(tmp_path: Path) -> None:
-    command = ["sh", "-c", INSTALL.format("'no-such-package'"), "sh", "-ec", EXECUTE, "source"]
+def test_component_that_needs_a_package_installs_it_before_it_runs(tmp_path: Path) -> None:
+    spec = build(tmp_path, {"command": _installing("no-such-package")})
+
+    assert spec.argv[:3] == (sys.executable, "-m", INSTALLER_MODULE)
+    assert spec.argv[4:7] == (sys.executable, "-m", "kfp.dsl.executor_main")
+    packages, _, usual = spec.env["PYTHONPATH"].partition(":")
+    assert Path(packages).is_relative_to(tmp_path / "sets")
+    assert usual == str(tmp_path / "work" / "site-packages")
+
+
+def test_component_of_another_environment_installs_what_it_asks_for_on_top_of_that(
+    tmp_path: Path,
+) -> None:
+    images = ImagesConfig(pythons={"python:*": Path("/other/bin/python")})
+
+    spec = build(tmp_path, {"command": _installing("kfp")}, images=images)
+
+    assert spec.argv[4:6] == ("/other/bin/python", "-m")
+    assert json.loads(spec.argv[3])["python"] == "/other/bin/python"
+
+
+def test_component_that_installs_a_folder_does_it_for_itself(tmp_path: Path) -> None:
+    command = _installing(str(tmp_path))
 
     spec = build(tmp_path, {"command": command})
 
@@ -148,3 +172,7 @@ def test_component_that_needs_a_package_installs_it_beside_the_environment(tmp_p
     assert spec.env["PIP_TARGET"] == str(tmp_path / "work" / "site-packages")
     assert spec.env["PYTHONPATH"] == spec.env["PIP_TARGET"]
     assert not spec.warm
+
+
+def _installing(requirement: str) -> list[str]:
+    return ["sh", "-c", INSTALL.format(f"'{requirement}'"), "sh", "-ec", EXECUTE, "source"]

@@ -10,6 +10,7 @@ from kfp import dsl
 
 from kubeloop.local.kubelet.lightweight import (
     LightweightComponent,
+    PipInstall,
     are_satisfied,
     parse_lightweight_command,
 )
@@ -32,6 +33,11 @@ def compile_command(function: Callable[..., Any] = add, **options: Any) -> list[
     return [*container.command, *(str(argument) for argument in container.args)]
 
 
+def requirements_of(component: LightweightComponent | None) -> list[str]:
+    assert component is not None
+    return [text for install in component.installs for text in install.requirements]
+
+
 def parse(**options: Any) -> LightweightComponent | None:  # as above
     return parse_lightweight_command(compile_command(**options))
 
@@ -40,18 +46,18 @@ def test_component_without_packages_needs_kfp_alone() -> None:
     component = parse()
 
     assert component is not None
-    assert re.fullmatch(r"kfp==[\d.]+", component.requirements[0])
+    assert re.fullmatch(r"kfp==[\d.]+", requirements_of(component)[0])
     assert "def add(a: int, b: int)" in component.source
     assert component.arguments[0] == "--executor_input"
     assert component.arguments[2:] == ("--function_to_execute", "add")
-    assert are_satisfied(component.requirements)
+    assert are_satisfied(requirements_of(component))
 
 
 def test_component_that_installs_nothing_has_no_requirements() -> None:
     component = parse(install_kfp_package=False)
 
     assert component is not None
-    assert component.requirements == ()
+    assert component.installs == ()
 
 
 def test_packages_to_install_are_requirements() -> None:
@@ -62,8 +68,11 @@ def test_packages_to_install_are_requirements() -> None:
     )
 
     assert component is not None
-    assert {"numpy>=1.20", "no-such-package==1"} <= set(component.requirements)
-    assert not are_satisfied(component.requirements)
+    (wanted,) = [item for item in component.installs if "numpy>=1.20" in item.requirements]
+    assert "no-such-package==1" in wanted.requirements
+    index = ("--index-url", "https://index.example/simple")
+    assert {*index, "--trusted-host", "index.example"} <= set(wanted.options)
+    assert not are_satisfied(wanted.requirements)
 
 
 def test_component_in_an_environment_of_its_own_is_recognised() -> None:
@@ -71,8 +80,7 @@ def test_component_in_an_environment_of_its_own_is_recognised() -> None:
         pytest.skip("this version of kfp has no use_venv")
     component = parse(use_venv=True, packages_to_install=["numpy"])
 
-    assert component is not None
-    assert "numpy" in component.requirements
+    assert "numpy" in requirements_of(component)
 
 
 def test_environment_script_of_later_versions_is_recognised() -> None:
@@ -93,7 +101,12 @@ python3 -m venv "$tmp/venv" --system-site-packages
     )
 
     assert component == LightweightComponent(
-        source="source", arguments=("--x",), requirements=("numpy", "kfp==2.13.0")
+        source="source",
+        arguments=("--x",),
+        installs=(
+            PipInstall(requirements=("numpy",), options=("--quiet",)),
+            PipInstall(requirements=("kfp==2.13.0",), options=("--quiet", "--no-deps")),
+        ),
     )
 
 

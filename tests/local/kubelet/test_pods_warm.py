@@ -2,7 +2,6 @@
 
 import json
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from kubeloop.local.kubelet.kubelet import KubeletConfig
 from kubeloop.local.kubelet.warm_parent import WarmConfig
 from kubeloop.testing.kubelet import Cluster, phase, play
 from kubeloop.testing.waiting import wait_until
+from kubeloop.testing.wheels import build_wheel
 
 WARM = KubeletConfig(warm=WarmConfig(layers=(("kfp", "kfp.dsl.executor_main"),)))
 COLD = KubeletConfig(warm=WarmConfig(layers=()))
@@ -26,8 +26,11 @@ def add(a: int, b: int) -> int:
 
 
 def use_package() -> str:
+    import sys
+
     import parcel  # type: ignore[import-not-found]  # made by the test
 
+    print("warm" if "kfp.client" in sys.modules else "cold")
     return str(parcel.CONTENT)
 
 
@@ -72,33 +75,33 @@ def test_component_runs_warm_and_writes_its_output(tmp_path: Path, options: dict
     play(tmp_path, scenario, config=WARM)
 
 
-def test_component_s_packages_are_installed_for_it_alone(tmp_path: Path) -> None:
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    with zipfile.ZipFile(wheels / "parcel-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("parcel.py", "CONTENT = 'delivered'")
-        about = "Metadata-Version: 2.1\nName: parcel\nVersion: 1.0\n"
-        wheel.writestr("parcel-1.0.dist-info/METADATA", about)
-        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        wheel.writestr("parcel-1.0.dist-info/WHEEL", tags)
-        wheel.writestr("parcel-1.0.dist-info/RECORD", "")
+def test_component_s_packages_are_installed_once_and_for_it_alone(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path / "wheels", "parcel", content="delivered")
     outputs = tmp_path / "outputs" / "output.json"
 
-    async def scenario(cluster: Cluster) -> None:
+    async def unpack(cluster: Cluster, name: str) -> str:
         container = build_component(
             use_package, outputs, packages_to_install=["parcel"], install_kfp_package=False
         )
         container["env"] = [
             {"name": "PIP_NO_INDEX", "value": "1"},
-            {"name": "PIP_FIND_LINKS", "value": str(wheels)},
+            {"name": "PIP_FIND_LINKS", "value": str(wheel.parent)},
         ]
-
-        pod = await cluster.run("unpack", containers=[container])
-
-        assert phase(pod) == "Succeeded", await cluster.log("unpack")
+        outputs.unlink(missing_ok=True)
+        pod = await cluster.run(name, containers=[container])
+        log = await cluster.log(name)
+        assert phase(pod) == "Succeeded", log
         assert json.loads(outputs.read_text()) == {"parameterValues": {"Output": "delivered"}}
+        return log
 
-    play(tmp_path, scenario, config=COLD)
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.kubelet.processes.wait_until_warm()
+        await unpack(cluster, "first")
+        wheel.unlink()
+
+        assert "warm\n" in await unpack(cluster, "second")
+
+    play(tmp_path, scenario, config=WARM)
     with pytest.raises(ImportError):
         __import__("parcel")
 
