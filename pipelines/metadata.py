@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -44,6 +45,22 @@ class TaskRecord:
     output_parameters: Mapping[str, Any]
     input_artifacts: Mapping[str, tuple[Artifact, ...]]
     output_artifacts: Mapping[str, tuple[Artifact, ...]]
+    path: str = ""
+    """Names from the root down, joined by dots; iterations are their index. Empty: not told."""
+    type: str = ""
+    """What it is in the pipeline's structure: RUNTIME for a step."""
+    parent_id: str = ""
+    create_time: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    is_cached: bool = False
+    """Whether it took the outputs of an earlier task."""
+    cached_from: str = ""
+    """The identifier of that task."""
+    fingerprint: str = ""
+    """Of what the cache compares; empty where the task takes no part in caching."""
+    fingerprint_parts: Mapping[str, str] = field(default_factory=dict)
+    """What went into the fingerprint; empty where the API does not tell."""
 
 
 class MetadataSource(ABC):
@@ -114,6 +131,14 @@ class NativeMetadata(MetadataSource):
             return None
         return _parse_task(self._get(f"tasks/{links[0]['task_id']}", {}))
 
+    def get_task(self, task_id: str) -> TaskRecord:
+        """One task by its identifier.
+
+        Raises:
+            InputError: There is no such task.
+        """
+        return _parse_task(self._get(f"tasks/{task_id}", {}))
+
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
@@ -137,6 +162,8 @@ class NativeMetadata(MetadataSource):
 
 def _parse_task(raw: Mapping[str, Any]) -> TaskRecord:
     inputs, outputs = raw.get("inputs") or {}, raw.get("outputs") or {}
+    told = (raw.get("status_metadata") or {}).get("custom_properties") or {}
+    cached_from = str(told.get("cached_from_task_id", ""))
     return TaskRecord(
         task_id=raw["task_id"],
         name=raw.get("name") or raw.get("display_name", ""),
@@ -146,7 +173,21 @@ def _parse_task(raw: Mapping[str, Any]) -> TaskRecord:
         output_parameters=_parse_parameters(outputs),
         input_artifacts=_parse_artifacts(inputs),
         output_artifacts=_parse_artifacts(outputs),
+        path=raw.get("scope_path", ""),
+        type=raw.get("type", ""),
+        parent_id=raw.get("parent_task_id", ""),
+        create_time=_parse_time(raw.get("create_time")),
+        start_time=_parse_time(raw.get("start_time")),
+        end_time=_parse_time(raw.get("end_time")),
+        is_cached=bool(cached_from) or raw.get("state") == "CACHED",
+        cached_from=cached_from,
+        fingerprint=raw.get("cache_fingerprint", ""),
+        fingerprint_parts=told.get("fingerprint_parts") or {},
     )
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _parse_parameters(side: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +198,8 @@ def _parse_artifacts(side: Mapping[str, Any]) -> dict[str, tuple[Artifact, ...]]
     found: dict[str, tuple[Artifact, ...]] = {}
     for entry in side.get("artifacts") or []:
         key = entry.get("parameter_name", "")
-        found[key] = (*found.get(key, ()), _parse_artifact(entry["value"]))
+        given = entry.get("artifacts") or [entry["value"]]
+        found[key] = (*found.get(key, ()), *map(_parse_artifact, given))
     return found
 
 

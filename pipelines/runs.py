@@ -57,6 +57,12 @@ class Task:
     error: str = ""
     is_group: bool = False
     """Whether it stands for other tasks: the pipeline itself, a condition, a loop."""
+    task_id: str = ""
+    pod_name: str = ""
+    child_ids: tuple[str, ...] = ()
+    """Identifiers of the tasks that it stands for."""
+    child_pods: tuple[str, ...] = ()
+    """Pods that the API names in place of such tasks."""
 
     @property
     def seconds(self) -> float | None:
@@ -78,6 +84,8 @@ class Run:
     error: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
+    is_archived: bool = False
+    experiment_id: str = ""
 
     @property
     def failed_task(self) -> Task | None:
@@ -94,7 +102,7 @@ def connect(*, host: str = "", token: str = "", context: str = "") -> KfpClient:
     """
     from kfp import Client
 
-    with warnings.catch_warnings(), _translated("connect to the KFP API"):
+    with warnings.catch_warnings(), translated_errors("connect to the KFP API"):
         warnings.simplefilter("ignore", FutureWarning)
         if host:
             return Client(host=host, existing_token=token)
@@ -130,7 +138,7 @@ def submit(
     """
     name = run_name or f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H-%M-%S}"
     with (
-        _translated(f"run {package.path}"),
+        translated_errors(f"run {package.path}"),
         contextlib.redirect_stdout(io.StringIO()),
         with_caching(package, enabled=enable_caching) as path,
     ):
@@ -151,20 +159,20 @@ def get_run(client: KfpClient, run_id: str) -> Run:
     Raises:
         InputError: There is no such run.
     """
-    with _translated(f"read run {run_id}"):
-        return _parse_run(client.get_run(run_id))
+    with translated_errors(f"read run {run_id}"):
+        return parse_run(client.get_run(run_id))
 
 
 def list_runs(client: KfpClient, *, page_size: int = 50) -> list[Run]:
     """Read the newest runs, newest first, without tasks."""
-    with _translated("list runs"):
+    with translated_errors("list runs"):
         response = client.list_runs(page_size=page_size, sort_by="created_at desc")
-        return [_parse_run(run) for run in response.runs or []]
+        return [parse_run(run) for run in response.runs or []]
 
 
 def terminate(client: KfpClient, run_id: str) -> None:
     """Ask a run to stop; its tasks clean up what they created."""
-    with _translated(f"terminate run {run_id}"):
+    with translated_errors(f"terminate run {run_id}"):
         client.terminate_run(run_id)
 
 
@@ -207,7 +215,8 @@ def wait(
         time.sleep(poll_seconds)
 
 
-def _parse_run(raw: Any) -> Run:  # Any: kfp_server_api's V2beta1Run
+def parse_run(raw: Any) -> Run:  # Any: kfp_server_api's V2beta1Run
+    """A run as the generated client carries it."""
     details = raw.run_details.task_details if raw.run_details else None
     parameters = raw.runtime_config.parameters if raw.runtime_config else None
     return Run(
@@ -219,6 +228,8 @@ def _parse_run(raw: Any) -> Run:  # Any: kfp_server_api's V2beta1Run
         error=raw.error.message or "" if raw.error else "",
         parameters=parameters or {},
         tasks=tuple(_parse_task(task) for task in details or []),
+        is_archived=raw.storage_state == "ARCHIVED",
+        experiment_id=raw.experiment_id or "",
     )
 
 
@@ -230,6 +241,10 @@ def _parse_task(raw: Any) -> Task:  # Any: kfp_server_api's V2beta1PipelineTaskD
         end_time=raw.end_time if raw.end_time and raw.end_time.year > 1970 else None,
         error=raw.error.message or "" if raw.error else "",
         is_group=bool(raw.child_tasks),
+        task_id=raw.task_id or "",
+        pod_name=raw.pod_name or "",
+        child_ids=tuple(child.task_id for child in raw.child_tasks or () if child.task_id),
+        child_pods=tuple(child.pod_name for child in raw.child_tasks or () if child.pod_name),
     )
 
 
@@ -241,8 +256,14 @@ def _parse_state(text: str | None) -> RunState:
 
 
 @contextlib.contextmanager
-def _translated(action: str) -> Iterator[None]:
-    """Turn the SDK's exceptions into ours, with the server's own sentence."""
+def translated_errors(action: str) -> Iterator[None]:
+    """Turn the SDK's exceptions into ours, with the server's own sentence.
+
+    Raises:
+        InputError: The API refused what was asked for.
+        TransientError: The API does not answer.
+        PermanentError: It failed otherwise.
+    """
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 

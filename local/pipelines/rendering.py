@@ -242,8 +242,12 @@ def render_task(task: Task, *, children: Iterable[Task], artifacts: Mapping[str,
             "status_metadata": _present(
                 {
                     "message": task.status_message,
-                    "cached_from_task_id": task.cached_from,
-                    "fingerprint_parts": task.fingerprint_parts,
+                    "custom_properties": _present(
+                        {
+                            "cached_from_task_id": task.cached_from,
+                            "fingerprint_parts": task.fingerprint_parts,
+                        }
+                    ),
                 }
             ),
             "state_history": _history(task.state_history),
