@@ -22,6 +22,7 @@ from starlette.routing import Route
 from kubeloop.errors import InputError
 from kubeloop.local.client import Client
 from kubeloop.local.pipelines.engine import Engine
+from kubeloop.local.pipelines.recurring import RecurringRuns
 from kubeloop.local.pipelines.routes.experiments import ExperimentRoutes
 from kubeloop.local.pipelines.routes.http import PREFIX, BearerToken, Door, reply, route
 from kubeloop.local.pipelines.routes.metadata import MetadataRoutes
@@ -79,22 +80,23 @@ class Pipelines:
             clock=config.clock,
             max_active_pods=config.max_active_pods,
         )
-        routes = build_app(
-            Service(
-                store=self._store,
-                engine=self._engine,
-                namespace=config.namespace,
-                pipeline_root=config.pipeline_root,
-                clock=config.clock,
-            ),
-            token=config.token,
+        service = Service(
+            store=self._store,
+            engine=self._engine,
+            namespace=config.namespace,
+            pipeline_root=config.pipeline_root,
+            clock=config.clock,
         )
+        self.recurring_runs = RecurringRuns(service, submit=self._engine.submit)
+        routes = build_app(service, recurring_runs=self.recurring_runs, token=config.token)
         self.app = Door(routes)
         self._stack = AsyncExitStack()
 
     async def run(self) -> None:
-        """Drive runs until cancelled."""
-        await self._engine.run()
+        """Drive runs, and start those that are due, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._engine.run())
+            group.create_task(self.recurring_runs.run())
 
     async def __aenter__(self) -> Self:
         self._stack.callback(self._store.close)
@@ -124,14 +126,14 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-def build_app(service: Service, *, token: str) -> Starlette:
+def build_app(service: Service, *, recurring_runs: RecurringRuns, token: str) -> Starlette:
     """The KFP v2beta1 API as an ASGI application."""
     routes = [
         route("/healthz", _health, method="GET"),
         *ExperimentRoutes(service).routes(),
         *PipelineRoutes(service).routes(),
         *RunRoutes(service).routes(),
-        *RecurringRunRoutes(service).routes(),
+        *RecurringRunRoutes(service, wake=recurring_runs.wake).routes(),
         *MetadataRoutes(service).routes(),
         Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]

@@ -292,6 +292,7 @@ class RecurringRun:
     updated_at: float
     namespace: str
     spec: dict[str, Any]
+    """The package's documents; empty where each run takes the pipeline's latest version."""
     parameters: dict[str, JsonValue]
     description: str = ""
     pipeline_id: str = ""
@@ -299,7 +300,13 @@ class RecurringRun:
     pipeline_root: str = ""
     service_account: str = ""
     trigger: dict[str, JsonValue] = field(default_factory=dict)
+    """As the API carries it."""
     max_concurrency: int = 1
     no_catchup: bool = False
     enabled: bool = True
+    last_tick: int | None = None
+    """The latest time of the trigger that became a run, whenever that run was made."""
+    last_index: int = 0
+    """How many runs were made."""
     error: str = ""
+    """Why the run that is due cannot be made."""

@@ -120,14 +120,6 @@ def render_version(version: PipelineVersion) -> Json:
 
 def render_run(run: Run) -> Json:
     """A `Run`, without its tasks."""
-    source: Json = {"pipeline_spec": run.spec}
-    if run.pipeline_version_id:
-        source = {
-            "pipeline_version_reference": {
-                "pipeline_id": run.pipeline_id,
-                "pipeline_version_id": run.pipeline_version_id,
-            }
-        }
     return _present(
         {
             "experiment_id": run.experiment_id,
@@ -135,10 +127,8 @@ def render_run(run: Run) -> Json:
             "display_name": run.display_name,
             "storage_state": run.storage_state,
             "description": run.description,
-            **source,
-            "runtime_config": _present(
-                {"parameters": run.parameters, "pipeline_root": run.pipeline_root}
-            ),
+            **_source(run),
+            "runtime_config": _runtime_config(run),
             "service_account": run.service_account,
             "created_at": _time(run.created_at),
             "scheduled_at": _time(run.scheduled_at),
@@ -149,6 +139,20 @@ def render_run(run: Run) -> Json:
             "state_history": _history(run.state_history),
         }
     )
+
+
+def _source(item: Run | RecurringRun) -> Json:
+    if not item.pipeline_id:
+        return {"pipeline_spec": item.spec}
+    reference = {
+        "pipeline_id": item.pipeline_id,
+        "pipeline_version_id": item.pipeline_version_id,
+    }
+    return {"pipeline_version_reference": _present(reference)}
+
+
+def _runtime_config(item: Run | RecurringRun) -> Json:
+    return _present({"parameters": item.parameters, "pipeline_root": item.pipeline_root})
 
 
 def render_recurring_run(recurring: RecurringRun) -> Json:
@@ -162,10 +166,15 @@ def render_recurring_run(recurring: RecurringRun) -> Json:
             "updated_at": _time(recurring.updated_at),
             "namespace": recurring.namespace,
             "experiment_id": recurring.experiment_id,
+            **_source(recurring),
+            "runtime_config": _runtime_config(recurring),
+            "service_account": recurring.service_account,
             "trigger": recurring.trigger,
             "max_concurrency": str(recurring.max_concurrency),
             "no_catchup": recurring.no_catchup,
+            "mode": "ENABLE" if recurring.enabled else "DISABLE",
             "status": "ENABLED" if recurring.enabled else "DISABLED",
+            "error": _error(recurring.error),
         }
     )
 

@@ -92,7 +92,7 @@ RUNS = Schema(
         "state",
         "recurring_run_id",
     ),
-    indexes=("experiment_id", "created_at"),
+    indexes=("experiment_id", "created_at", "recurring_run_id"),
 )
 TASKS = Schema(
     name="tasks",

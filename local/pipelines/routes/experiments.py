@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kubeloop.local.pipelines.lists import Listing, list_page
+from kubeloop.local.pipelines.messages import text
 from kubeloop.local.pipelines.records import (
     DEFAULT_EXPERIMENT,
     Experiment,
@@ -16,7 +17,7 @@ from kubeloop.local.pipelines.records import (
     new_id,
 )
 from kubeloop.local.pipelines.rendering import render_experiment
-from kubeloop.local.pipelines.routes.http import read_message, reply, route, text
+from kubeloop.local.pipelines.routes.http import read_message, reply, route
 from kubeloop.local.pipelines.rpc_errors import (
     RpcCode,
     RpcError,

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES
-from kubeloop.local.pipelines.parsing import listed
+from kubeloop.local.pipelines.messages import as_message
 from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError, invalid
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _too_large() -> RpcError:
 
 
 async def read_message(request: Request, *, kind: str, fields: Iterable[str]) -> dict[str, Any]:
-    """The request's body as a message of the API; names may be written in either case.
+    """The request's body as a message of the API.
 
     Raises:
         RpcError: The body is no JSON object, or has a field that the message does not.
@@ -86,37 +86,6 @@ async def read_message(request: Request, *, kind: str, fields: Iterable[str]) ->
     except orjson.JSONDecodeError as error:
         raise invalid(f"The request's body is not JSON: {error}.") from error
     return as_message(value, kind=kind, fields=fields)
-
-
-def as_message(value: Any, *, kind: str, fields: Iterable[str]) -> dict[str, Any]:
-    """A JSON value as a message of the API.
-
-    Raises:
-        RpcError: It is no object, or has a field that the message does not.
-    """
-    if not isinstance(value, dict):
-        raise invalid(f"A {kind} is a JSON object, not {type(value).__name__}.")
-    known = set(fields)
-    message = {}
-    for name, item in value.items():
-        snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-        if snake not in known:
-            raise invalid(f"A {kind} has no field {name!r}; it has {listed(sorted(known))}.")
-        if item is not None:
-            message[snake] = item
-    return message
-
-
-def text(message: dict[str, Any], key: str) -> str:
-    """A text of a message; empty where it is unset.
-
-    Raises:
-        RpcError: It is something else.
-    """
-    value = message.get(key, "")
-    if not isinstance(value, str):
-        raise invalid(f"{key} is a text, not {value!r}.")
-    return value
 
 
 class BearerToken:

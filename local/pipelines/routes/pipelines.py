@@ -19,10 +19,11 @@ from kubeloop.local.pipelines.documents import (
     read_package,
 )
 from kubeloop.local.pipelines.lists import Listing, list_page
+from kubeloop.local.pipelines.messages import as_message, text
 from kubeloop.local.pipelines.parsing import parse_pipeline
 from kubeloop.local.pipelines.records import PipelineRecord, PipelineVersion, new_id
 from kubeloop.local.pipelines.rendering import render_pipeline, render_version
-from kubeloop.local.pipelines.routes.http import as_message, read_message, reply, route, text
+from kubeloop.local.pipelines.routes.http import read_message, reply, route
 from kubeloop.local.pipelines.rpc_errors import (
     RpcCode,
     RpcError,

@@ -5,37 +5,23 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kubeloop.local.pipelines.documents import (
-    MAX_PACKAGE_BYTES,
-    PipelineDocument,
-    document_from_json,
-)
+from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES
 from kubeloop.local.pipelines.executor import is_local
 from kubeloop.local.pipelines.lists import Listing, list_page
-from kubeloop.local.pipelines.parsing import parse_pipeline
+from kubeloop.local.pipelines.messages import text
 from kubeloop.local.pipelines.placeholders import local_path
-from kubeloop.local.pipelines.recording import change_state
-from kubeloop.local.pipelines.records import (
-    Experiment,
-    PipelineVersion,
-    Run,
-    RuntimeState,
-    StorageState,
-    new_id,
-)
+from kubeloop.local.pipelines.records import Run, RuntimeState, StorageState
 from kubeloop.local.pipelines.rendering import render_run, render_task_details, render_tasks
-from kubeloop.local.pipelines.routes.http import as_message, read_message, reply, route, text
+from kubeloop.local.pipelines.routes.http import read_message, reply, route
 from kubeloop.local.pipelines.routes.metadata import artifacts_of
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
 from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.submission import check_parameters, choose_root
-from kubeloop.local.pipelines.tables import Query
+from kubeloop.local.pipelines.submission import RunRequest, Submission, read_config
 
 _FIELDS = (
     "experiment_id",
@@ -61,8 +47,6 @@ _FIELDS = (
     "plugins_input",
     "plugins_output",
 )
-_CONFIG_FIELDS = ("parameters", "pipeline_root")
-_REFERENCE_FIELDS = ("pipeline_id", "pipeline_version_id")
 _KEYS = {
     "run_id": "run_id",
     "id": "run_id",
@@ -96,6 +80,7 @@ class RunRoutes:
         self._service = service
         self._store = service.store
         self._engine = service.engine
+        self._submission = Submission(service)
         self._listing = Listing(table=self._store.runs, key="run_id", keys=_KEYS)
 
     def routes(self) -> list[Route]:
@@ -117,100 +102,22 @@ class RunRoutes:
 
     async def create(self, request: Request) -> Response:
         message = await read_message(request, kind="Run", fields=_FIELDS)
-        run = self._build(message, experiment_id=request.query_params.get("experiment_id", ""))
-        self._store.runs.put(run)
-        self._engine.submit(run)
-        return reply(render_run(run))
-
-    def _build(self, message: dict[str, Any], *, experiment_id: str) -> Run:
         if not text(message, "display_name"):
             raise invalid("A run needs a display_name.")
-        document, version = self._read_source(message)
-        pipeline = parse_pipeline(document)
-        config = as_message(
-            message.get("runtime_config", {}), kind="RuntimeConfig", fields=_CONFIG_FIELDS
-        )
-        given = config.get("parameters") or {}
-        if not isinstance(given, dict):
-            raise invalid(f"runtime_config.parameters is a JSON object, not {given!r}.")
-        parameters = check_parameters(pipeline, given)
-        experiment = self._experiment(experiment_id or text(message, "experiment_id"))
-        now = self._service.clock()
-        run_id = new_id()
-        run = Run(
-            run_id=run_id,
-            experiment_id=experiment.experiment_id,
-            display_name=text(message, "display_name"),
-            description=text(message, "description"),
-            created_at=now,
-            scheduled_at=now,
-            namespace=self._service.namespace,
-            spec=document.to_json(),
-            parameters=parameters,
-            pipeline_name=pipeline.name,
-            pipeline_root=text(config, "pipeline_root"),
-            root=choose_root(
-                pipeline,
-                given=text(config, "pipeline_root"),
-                default=self._service.pipeline_root,
-                run_id=run_id,
-            ),
-            service_account=text(message, "service_account"),
-            pipeline_id=version.pipeline_id if version else "",
-            pipeline_version_id=version.pipeline_version_id if version else "",
-        )
-        self._store.experiments.put(replace(experiment, last_run_created_at=now))
-        return change_state(run, RuntimeState.PENDING, now=now)
-
-    def _read_source(
-        self, message: dict[str, Any]
-    ) -> tuple[PipelineDocument, PipelineVersion | None]:
-        if "pipeline_spec" in message:
-            return document_from_json(message["pipeline_spec"]), None
-        reference = as_message(
-            message.get("pipeline_version_reference", {}),
-            kind="PipelineVersionReference",
-            fields=_REFERENCE_FIELDS,
-        )
-        identifier = text(reference, "pipeline_version_id") or text(message, "pipeline_version_id")
-        pipeline_id = text(reference, "pipeline_id")
-        if not identifier and not pipeline_id:
-            raise invalid("A run needs a pipeline_spec or a pipeline_version_reference.")
-        version = self._find_version(identifier, pipeline_id=pipeline_id)
-        return document_from_json(version.spec), version
-
-    def _find_version(self, identifier: str, *, pipeline_id: str) -> PipelineVersion:
-        versions = self._store.versions
-        if identifier:
-            version = versions.get(identifier)
-            if version is None or pipeline_id not in ("", version.pipeline_id):
-                raise not_found("Pipeline version", identifier)
-            return version
-        latest = versions.select(
-            Query(
-                where="pipeline_id = ?",
-                values=(pipeline_id,),
-                order="created_at DESC, rowid DESC",
-                limit=1,
+        run = self._submission.create(
+            RunRequest(
+                display_name=text(message, "display_name"),
+                description=text(message, "description"),
+                experiment_id=request.query_params.get("experiment_id", "")
+                or text(message, "experiment_id"),
+                service_account=text(message, "service_account"),
+                recurring_run_id=text(message, "recurring_run_id"),
+                source=self._submission.read_source(message),
+                config=read_config(message),
             )
         )
-        if not latest:
-            raise not_found("Pipeline with a version", pipeline_id)
-        return latest[0]
-
-    def _experiment(self, identifier: str) -> Experiment:
-        if not identifier:
-            return self._store.default_experiment(
-                namespace=self._service.namespace, now=self._service.clock()
-            )
-        experiment = self._store.experiments.get(identifier)
-        if experiment is None:
-            raise not_found("Experiment", identifier)
-        if experiment.storage_state is StorageState.ARCHIVED:
-            raise precondition(
-                f"Experiment {experiment.display_name!r} is archived; unarchive it first."
-            )
-        return experiment
+        self._engine.submit(run)
+        return reply(render_run(run))
 
     async def list_all(self, request: Request) -> Response:
         params = dict(request.query_params)

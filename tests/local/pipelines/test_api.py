@@ -308,11 +308,6 @@ def test_tasks_are_listed_by_run_and_by_parent(runner: Any, package: Path) -> No
     assert runner.http("GET", "tasks").status_code == 400
 
 
-def test_recurring_runs_can_be_listed(runner: Any) -> None:
-    assert runner.client.list_recurring_runs().total_size == 0
-    assert runner.http("POST", "recurringruns", json={}).status_code == 501
-
-
 def test_requests_are_turned_away_while_the_control_plane_stops(tmp_path: Path) -> None:
     async def scenario() -> None:
         config = PipelinesConfig(pipeline_root=tmp_path, token="t")
