@@ -29,10 +29,12 @@ from kubeloop.local.api.verbs import ApiServer, ensure_namespace
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.gateway import Gateway
 from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
+from kubeloop.local.kubelet.pod_files import PodFiles
 from kubeloop.local.operators.controller import Controller, Reconciler
 from kubeloop.local.operators.deployment import DeploymentReconciler
 from kubeloop.local.operators.inferenceservice import InferenceServiceReconciler
 from kubeloop.local.operators.job import JobReconciler
+from kubeloop.local.operators.katib.collecting import MetricsCollector
 from kubeloop.local.operators.katib.experiment import ExperimentReconciler
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.suggestion import SuggestionReconciler
@@ -111,7 +113,12 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         gateway = Gateway(client)
         await stack.enter_async_context(serve(gateway, sockets.gateway))
         observations = stack.enter_context(ObservationStore(state.metrics))
-        reconcilers = _build_reconcilers(client, observations, gateway_url=endpoints.gateway_url)
+        files = PodFiles(state.root)
+        collector = stack.enter_context(MetricsCollector(client, store=observations, files=files))
+        reconcilers = [
+            *_build_reconcilers(client, gateway_url=endpoints.gateway_url),
+            TrialReconciler(client, observations=observations, collector=collector),
+        ]
         pipelines = Pipelines(client, _configure_pipelines(config, endpoints))
         proxies.register(*KFP_SERVICE, target=pipelines.app)
         await stack.enter_async_context(serve(pipelines.app, sockets.kfp))
@@ -126,16 +133,13 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         yield endpoints
 
 
-def _build_reconcilers(
-    client: Client, observations: ObservationStore, *, gateway_url: str
-) -> list[Reconciler]:
+def _build_reconcilers(client: Client, *, gateway_url: str) -> list[Reconciler]:
     return [
         JobReconciler(client),
         DeploymentReconciler(client),
         PyTorchJobReconciler(client),
         ExperimentReconciler(client),
         SuggestionReconciler(client),
-        TrialReconciler(client, observations=observations),
         InferenceServiceReconciler(client, gateway_url=gateway_url),
     ]
 

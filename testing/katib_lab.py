@@ -25,9 +25,11 @@ from kubeloop.local.api.resources import (
     Resource,
 )
 from kubeloop.local.client import Client, EventType, Manifest
+from kubeloop.local.kubelet.pod_files import PodFiles
 from kubeloop.local.operators.conditions import conditions_of, format_time, utc_now
 from kubeloop.local.operators.controller import Controller
 from kubeloop.local.operators.job import JobReconciler
+from kubeloop.local.operators.katib.collecting import MetricsCollector
 from kubeloop.local.operators.katib.experiment import ExperimentReconciler
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.suggestion import Algorithms, SuggestionReconciler
@@ -52,8 +54,16 @@ class Exit:
     code: int = 0
 
 
-Program = Callable[[Manifest], Exit | None]
-"""From a pod to its end; None: it runs on until the program is asked again (`Kubelet.rerun`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """What a program that runs on has printed by now."""
+
+    log: str
+
+
+Program = Callable[[Manifest], Exit | Printed | None]
+"""From a pod to its end, or to what it has printed by now; a program that runs on is asked again by
+`Kubelet.rerun`."""
 
 
 def learning_rate_of(pod: Manifest) -> float:
@@ -166,6 +176,8 @@ class Kubelet:
             folder = self._pods_dir / pod["metadata"]["uid"] / "logs" / container["name"]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "0.log").write_text(end.log)
+        if isinstance(end, Printed):
+            return
         phase = "Failed" if end.code else "Succeeded"
         state = {"terminated": {"exitCode": end.code, "finishedAt": _now()}}
         await self._report(pod, phase=phase, state=state)
@@ -279,29 +291,36 @@ async def lab_on(
     """Everything at work on an API that is there; its pods' logs are in `folder`/pods."""
     with ObservationStore(folder / "metrics.db") as observations:
         kubelet = Kubelet(client, program, pods_dir=folder / "pods")
-        async with at_work(client, observations, algorithms=algorithms), _running(kubelet):
+        working = at_work(client, observations, folder=folder, algorithms=algorithms)
+        async with working, _running(kubelet):
             yield Lab(client=client, observations=observations, kubelet=kubelet)
 
 
 @asynccontextmanager
 async def at_work(
-    client: Client, observations: ObservationStore, *, algorithms: Algorithms = ALGORITHMS
+    client: Client,
+    observations: ObservationStore,
+    *,
+    folder: Path,
+    algorithms: Algorithms = ALGORITHMS,
 ) -> AsyncIterator[None]:
-    """The operators that an experiment needs, each in its controller."""
-    reconcilers = (
-        ExperimentReconciler(client),
-        SuggestionReconciler(client, algorithms=algorithms),
-        TrialReconciler(client, observations=observations),
-        PyTorchJobReconciler(client),
-        JobReconciler(client),
-    )
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(Controller(client, r).run()) for r in reconcilers]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    """The operators that an experiment needs, each in its controller; pods are below `folder`."""
+    files = PodFiles(folder)
+    with MetricsCollector(client, store=observations, files=files) as collector:
+        reconcilers = (
+            ExperimentReconciler(client),
+            SuggestionReconciler(client, algorithms=algorithms),
+            TrialReconciler(client, observations=observations, collector=collector),
+            PyTorchJobReconciler(client),
+            JobReconciler(client),
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(Controller(client, r).run()) for r in reconcilers]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
 
 
 @asynccontextmanager

@@ -254,7 +254,7 @@ def test_trials_that_cannot_be_scheduled_are_explained_and_given_up(tmp_path: Pa
         async with asyncio.timeout(60), running_api(tmp_path) as running:
             client = MemoryClient(running.api, logs=PodLogs(running.pods_dir))
             with ObservationStore() as observations:
-                async with at_work(client, observations):
+                async with at_work(client, observations, folder=tmp_path):
                     await asyncio.to_thread(run_connected, test, running)
 
     with warnings.catch_warnings():

@@ -1,29 +1,31 @@
-r"""Metrics in a training program's output, and what a trial observed of them.
+"""Metrics in a training program's output, and what a trial observed of them.
 
-A line counts when it contains a wanted metric's name; values are then found by regular expressions
-with two groups, name and value. A match without a value (the default expression finds one in
-`accuracy=NaN`) is no report here, where Katib would store an empty text.
+A line of text counts when it contains a wanted metric's name; values are then found by regular
+expressions with two groups, name and value. A match without a value (the default expression finds
+one in `accuracy=NaN`) is no report here, where Katib would store an empty text.
 
 Source: katib v0.19 `file-metricscollector.go`, `trial_controller_util.go`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from kubeloop.errors import InputError
 from kubeloop.katib.suggestion.manifests import UNAVAILABLE
 from kubeloop.local.client import Manifest
+from kubeloop.local.operators.katib.expressions import DEFAULT_FILTER, compile_filter
 
-DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 NO_TIME = "0001-01-01T00:00:00Z"
 """Time stamp of a report without one."""
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)")
-_NAME_AND_VALUE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,28 +37,65 @@ class MetricLog:
     value: str
 
 
-def parse_text(
-    text: str, *, metrics: Sequence[str], filters: Sequence[str] = ()
-) -> tuple[MetricLog, ...]:
-    """The reports in a log.
+class LineParser(ABC):
+    """Finds reports in the lines of a log."""
 
-    Args:
-        text: The log.
-        metrics: Wanted metrics, the objective first.
-        filters: Regular expressions with two groups; the default one when there are none.
+    @abstractmethod
+    def parse(self, line: str) -> Iterator[MetricLog]:
+        """The reports in one line.
 
-    Returns:
-        The reports in the log's order; one that says "unavailable" when the objective is not among
-        them.
-    """
-    expressions = [re.compile(pattern, re.ASCII) for pattern in filters or [DEFAULT_FILTER]]
-    logs = tuple(
-        log
-        for line in text.split("\n")
-        if any(metric in line for metric in metrics)
-        for log in _parse_line(line, expressions, metrics)
-    )
-    return require_objective(logs, objective=metrics[0])
+        Raises:
+            InputError: The line breaks the format, so that nothing of the file counts.
+        """
+
+
+class TextParser(LineParser):
+    """Reports such as `accuracy=0.97`, or what a user's expressions find."""
+
+    def __init__(self, *, metrics: Sequence[str], filters: Sequence[str] = ()) -> None:
+        """Look for `metrics`, with expressions of two groups or the default one.
+
+        Raises:
+            InputError: An expression cannot be used.
+        """
+        self._metrics = tuple(metrics)
+        self._expressions = [compile_filter(text) for text in filters or [DEFAULT_FILTER]]
+
+    def parse(self, line: str) -> Iterator[MetricLog]:
+        """The reports in one line."""
+        if not any(metric in line for metric in self._metrics):
+            return
+        first, blank, _ = line.partition(" ")
+        time_stamp = first if blank and find_time(first) else NO_TIME
+        for expression in self._expressions:
+            for match in expression.finditer(line):
+                name, value = (match[1] or "").strip(), (match[2] or "").strip()
+                if name in self._metrics and value:
+                    yield MetricLog(time_stamp=time_stamp, name=name, value=value)
+
+
+class JsonParser(LineParser):
+    """One JSON object a line, metrics as texts in it, the time as `timestamp`."""
+
+    def __init__(self, *, metrics: Sequence[str]) -> None:
+        """Look for `metrics`."""
+        self._metrics = tuple(metrics)
+
+    def parse(self, line: str) -> Iterator[MetricLog]:
+        """The reports in one line."""
+        if not line:
+            return
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"failed to parse the json object {line[:80]!r}: {error}") from error
+        if not isinstance(entry, dict):
+            raise InputError(f"failed to parse the json object: {line[:80]!r} is none")
+        time_stamp = _read_time(entry.get("timestamp"))
+        for metric in self._metrics:
+            value = entry.get(metric)
+            if isinstance(value, str):
+                yield MetricLog(time_stamp=time_stamp, name=metric, value=value)
 
 
 def require_objective(logs: Sequence[MetricLog], *, objective: str) -> tuple[MetricLog, ...]:
@@ -79,6 +118,17 @@ def find_time(text: str) -> datetime | None:
         return None
 
 
+def format_moment(seconds: float) -> str:
+    """RFC 3339 of seconds since the epoch, without needless zeros; NO_TIME when out of range."""
+    try:
+        moment = datetime.fromtimestamp(seconds, tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        return NO_TIME
+    whole, _, fraction = moment.replace(tzinfo=None).isoformat().partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction}Z" if fraction else f"{whole}Z"
+
+
 def observe(logs: Iterable[MetricLog], *, metrics: Sequence[str]) -> Manifest:
     """`status.observation` of a trial: least, greatest and newest value of each metric."""
     by_name: dict[str, list[MetricLog]] = {name: [] for name in metrics}
@@ -97,18 +147,13 @@ def parse_number(text: str) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _parse_line(
-    line: str, expressions: Sequence[re.Pattern[str]], metrics: Sequence[str]
-) -> Iterator[MetricLog]:
-    first, blank, _ = line.partition(" ")
-    time_stamp = first if blank and find_time(first) else NO_TIME
-    for expression in expressions:
-        if expression.groups < _NAME_AND_VALUE:
-            continue
-        for match in expression.finditer(line):
-            name, value = (match[1] or "").strip(), (match[2] or "").strip()
-            if name in metrics and value:
-                yield MetricLog(time_stamp=time_stamp, name=name, value=value)
+def _read_time(value: object) -> str:
+    """The time in a JSON report: RFC 3339, or seconds since the epoch."""
+    if isinstance(value, str):
+        return value if find_time(value) else NO_TIME
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return NO_TIME
+    return format_moment(value)
 
 
 def _summarise(name: str, reports: Sequence[MetricLog]) -> Manifest:

@@ -1,8 +1,8 @@
 """What trials reported, kept in SQLite: the table behind Katib's DB manager.
 
-One row a report, by trial name, which is unique on a cluster by its random end. A trial's metrics
-that are read from a log are written all at once, in place of what was there, so that collecting
-again after a crash doubles nothing.
+One row a report, by trial name, which is unique on a cluster by its random end. Reports that were
+collected carry the pod that they come from: collecting again from that pod's start, as after a
+crash, puts them in place of what was there, so that nothing is doubled.
 
 Source: katib v0.19 `pkg/db/v1beta1/mysql/mysql.go`.
 """
@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS observation_logs (
   trial_name TEXT NOT NULL,
   time TEXT NOT NULL,
   metric_name TEXT NOT NULL,
-  value TEXT NOT NULL
+  value TEXT NOT NULL,
+  source TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS observation_logs_by_trial ON observation_logs (trial_name, time);
 """
@@ -48,6 +49,7 @@ class ObservationStore:
                 self._database.execute("PRAGMA journal_mode=WAL")
                 self._database.execute("PRAGMA synchronous=NORMAL")
                 self._database.executescript(_SCHEMA)
+                self._add_source()
             except sqlite3.Error:
                 self._database.close()
                 raise
@@ -72,19 +74,27 @@ class ObservationStore:
         """Close the file; later calls fail."""
         self._database.close()
 
-    def report(self, trial_name: str, logs: Iterable[MetricLog]) -> None:
+    def report(self, trial_name: str, logs: Iterable[MetricLog], *, source: str = "") -> None:
         """Add reports; one without a valid time stamp is left out."""
         with self._database:
-            self._insert(trial_name, logs)
+            self._insert(trial_name, logs, source)
 
-    def replace(self, trial_name: str, logs: Iterable[MetricLog]) -> None:
-        """Put these reports in place of all that the trial has."""
+    def replace(
+        self, trial_name: str, logs: Iterable[MetricLog], *, source: str | None = None
+    ) -> None:
+        """Put these reports in place of all that the trial has, or has from `source`."""
         with self._database:
-            self._delete(trial_name)
-            self._insert(trial_name, logs)
+            self._delete(trial_name, source)
+            self._insert(trial_name, logs, source or "")
 
     def read(
-        self, trial_name: str, *, metric_name: str = "", start_time: str = "", end_time: str = ""
+        self,
+        trial_name: str,
+        *,
+        metric_name: str = "",
+        start_time: str = "",
+        end_time: str = "",
+        limit: int = -1,
     ) -> tuple[MetricLog, ...]:
         """Reports by time, those of the same time as they came.
 
@@ -93,6 +103,7 @@ class ObservationStore:
             metric_name: Only this metric; empty: all.
             start_time: Not before this RFC 3339 time; empty: from the first on.
             end_time: Not after it; empty: to the last.
+            limit: At most so many; -1: all.
         """
         conditions, values = ["trial_name = ?"], [trial_name]
         for condition, value in (
@@ -105,8 +116,8 @@ class ObservationStore:
                 values.append(value)
         rows = self._database.execute(
             "SELECT time, metric_name, value FROM observation_logs "  # noqa: S608  # fixed texts
-            f"WHERE {' AND '.join(conditions)} ORDER BY time, rowid",
-            values,
+            f"WHERE {' AND '.join(conditions)} ORDER BY time, rowid LIMIT ?",
+            [*values, limit],
         )
         return tuple(
             MetricLog(time_stamp=_from_key(time), name=name, value=value)
@@ -116,20 +127,31 @@ class ObservationStore:
     def delete(self, trial_name: str) -> None:
         """Forget a trial."""
         with self._database:
-            self._delete(trial_name)
+            self._delete(trial_name, None)
 
-    def _insert(self, trial_name: str, logs: Iterable[MetricLog]) -> None:
+    def _add_source(self) -> None:
+        """Bring a file of an earlier version up to date."""
+        columns = self._database.execute("PRAGMA table_info(observation_logs)").fetchall()
+        if "source" not in [name for _, name, *_ in columns]:
+            self._database.execute(
+                "ALTER TABLE observation_logs ADD COLUMN source TEXT NOT NULL DEFAULT ''"
+            )
+
+    def _insert(self, trial_name: str, logs: Iterable[MetricLog], source: str) -> None:
         self._database.executemany(
-            "INSERT INTO observation_logs VALUES (?, ?, ?, ?)",
+            "INSERT INTO observation_logs VALUES (?, ?, ?, ?, ?)",
             [
-                (trial_name, key, log.name, log.value)
+                (trial_name, key, log.name, log.value, source)
                 for log in logs
                 if (key := _to_key(log.time_stamp))
             ],
         )
 
-    def _delete(self, trial_name: str) -> None:
-        self._database.execute("DELETE FROM observation_logs WHERE trial_name = ?", (trial_name,))
+    def _delete(self, trial_name: str, source: str | None) -> None:
+        self._database.execute(
+            "DELETE FROM observation_logs WHERE trial_name = ? AND (? IS NULL OR source = ?)",
+            (trial_name, source, source),
+        )
 
 
 def _to_key(time_stamp: str) -> str:

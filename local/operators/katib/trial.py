@@ -31,9 +31,11 @@ from kubeloop.local.operators.controller import (
 )
 from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.events import record_event
+from kubeloop.local.operators.katib.collecting import Collection, MetricsCollector
 from kubeloop.local.operators.katib.drafts import Severity, StatusDraft
-from kubeloop.local.operators.katib.metrics import observe, require_objective
+from kubeloop.local.operators.katib.metrics import observe
 from kubeloop.local.operators.katib.observations import ObservationStore
+from kubeloop.local.operators.katib.report_readers import collector_kind
 from kubeloop.local.operators.katib.terms import (
     FAILED,
     PUSH,
@@ -41,11 +43,7 @@ from kubeloop.local.operators.katib.terms import (
     TRIAL_FINALIZER,
     TRIAL_LABEL,
 )
-from kubeloop.local.operators.katib.trial_logs import (
-    collect_metrics,
-    read_last_words,
-    wanted_metrics,
-)
+from kubeloop.local.operators.katib.trial_pods import read_last_words
 from kubeloop.local.operators.katib.trial_status import (
     JobVerdict,
     fail,
@@ -53,6 +51,7 @@ from kubeloop.local.operators.katib.trial_status import (
     is_settled,
     judge_job,
     run,
+    stop_early,
     succeed,
 )
 from kubeloop.local.operators.pod_states import is_being_deleted, is_terminal
@@ -60,6 +59,8 @@ from kubeloop.local.operators.pod_states import is_being_deleted, is_terminal
 _COMPONENT = "trial-controller"
 _REFUSALS = (400, 403, 404, 415, 422)
 _METRICS_RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+_LOOK_WITH_RULES_SECONDS = 0.2
 
 
 class TrialReconciler(Reconciler):
@@ -69,10 +70,17 @@ class TrialReconciler(Reconciler):
     owns: ClassVar[tuple[Resource, ...]] = (PYTORCH_JOBS, JOBS, PODS)
 
     def __init__(
-        self, client: Client, *, observations: ObservationStore, clock: Clock = utc_now
+        self,
+        client: Client,
+        *,
+        observations: ObservationStore,
+        collector: MetricsCollector,
+        clock: Clock = utc_now,
     ) -> None:
+        """Look at `observations`, where `collector` and trials themselves put their reports."""
         self._client = client
         self._observations = observations
+        self._collector = collector
         self._clock = clock
 
     def map_event(self, resource: Resource, manifest: Manifest) -> list[Request]:
@@ -101,6 +109,8 @@ class TrialReconciler(Reconciler):
         if job is not None and not is_settled(draft):
             result = await self._judge(draft, job)
         await self._save(draft)
+        if is_settled(draft):
+            self._collector.forget(trial)
         if job is not None and is_completed(draft) and not trial["spec"].get("retainRun"):
             await self._delete_job(trial, job)
         return result
@@ -116,6 +126,7 @@ class TrialReconciler(Reconciler):
         finalizers = trial["metadata"].get("finalizers") or []
         if TRIAL_FINALIZER not in finalizers:
             return
+        self._collector.forget(trial)
         self._observations.delete(trial["metadata"]["name"])
         left = [finalizer for finalizer in finalizers if finalizer != TRIAL_FINALIZER]
         await self._client.replace({**trial, "metadata": {**trial["metadata"], "finalizers": left}})
@@ -177,36 +188,49 @@ class TrialReconciler(Reconciler):
                 # NB: before the status, so that who sees the trial fail can read why.
                 await self._record(trial, "TrialPodFailed", words, severity="Warning")
             return Result()
-        run_has_ended = verdict.outcome == SUCCEEDED
-        is_observed = await self._observe(draft, job_has_ended=run_has_ended)
-        if not run_has_ended:
-            run(draft, job_name=name)
-        elif is_observed:
-            succeed(draft, verdict, job_name=name)
-        else:
+        return await self._look_at_metrics(draft, verdict, job_name=name)
+
+    async def _look_at_metrics(
+        self, draft: StatusDraft, verdict: JobVerdict, *, job_name: str
+    ) -> Result:
+        """Collect, and end the trial when its job has succeeded or its rules have been met."""
+        trial, has_succeeded = draft.stored, verdict.outcome == SUCCEEDED
+        try:
+            found = await self._collector.collect(trial, has_succeeded=has_succeeded)
+        except InputError as error:
+            found = Collection(is_final=True, fault=str(error))
+        if found.stop:
+            self._observe(draft)
+            stop_early(draft, found.stop, job_name=job_name)
+        elif not has_succeeded:
+            run(draft, job_name=job_name)
+            is_ruled = bool(trial["spec"].get("earlyStoppingRules"))
+            return Result(
+                requeue_after_seconds=_LOOK_WITH_RULES_SECONDS if is_ruled else _LOOK_SECONDS
+            )
+        elif found.fault:
+            cause = JobVerdict(outcome=FAILED, reason="MetricsCollectorFailed", message=found.fault)
+            fail(draft, cause, job_name=job_name)
+        elif self._is_to_wait(trial, is_final=found.is_final):
             return Result(requeue_after_seconds=_METRICS_RETRY_SECONDS)
+        else:
+            self._observe(draft)
+            succeed(draft, verdict, job_name=job_name)
         return Result()
 
-    async def _observe(self, draft: StatusDraft, *, job_has_ended: bool) -> bool:
-        """Store the metrics as soon as they can be read; say whether they are in the status."""
-        trial = draft.stored
-        name, objective = trial["metadata"]["name"], wanted_metrics(trial)[0]
-        logs = stored = self._observations.read(name)
-        collector = (trial["spec"].get("metricsCollector") or {}).get("collector") or {}
-        if collector.get("kind") != PUSH:
-            collection = await collect_metrics(self._client, trial)
-            logs = collection.logs or stored
-            if job_has_ended and not logs and not collection.is_final:
-                return False
-        if job_has_ended:
-            logs = require_objective(logs, objective=objective)
-        if logs != stored:
-            self._observations.replace(name, logs)
-        if not job_has_ended:
+    def _is_to_wait(self, trial: Manifest, *, is_final: bool) -> bool:
+        """Whether reports may still come in after the job's end."""
+        if is_final or collector_kind(trial) == PUSH:
             return False
-        strategies = trial["spec"]["objective"].get("metricStrategies") or [{"name": objective}]
+        return not self._observations.read(trial["metadata"]["name"], limit=1)
+
+    def _observe(self, draft: StatusDraft) -> None:
+        objective = draft.stored["spec"]["objective"]
+        strategies = objective.get("metricStrategies") or [
+            {"name": objective["objectiveMetricName"]}
+        ]
+        logs = self._collector.finish(draft.stored)
         draft.status["observation"] = observe(logs, metrics=[s["name"] for s in strategies])
-        return True
 
     async def _save(self, draft: StatusDraft) -> None:
         if draft.is_changed:

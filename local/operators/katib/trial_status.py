@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 from kubeloop.katib.suggestion.manifests import UNAVAILABLE
 from kubeloop.local.client import Manifest
-from kubeloop.local.operators.conditions import conditions_of, is_condition_true
+from kubeloop.local.operators.conditions import (
+    conditions_of,
+    format_time,
+    is_condition_true,
+)
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.gjson import MISSING, find_match
 from kubeloop.local.operators.katib.terms import (
@@ -104,6 +108,16 @@ def fail(draft: StatusDraft, verdict: JobVerdict, *, job_name: str) -> None:
     words = " ".join(filter(None, (verdict.message, verdict.reason)))
     announced = f"Job {job_name} has failed"
     draft.announce("JobFailed", f"{announced}. {words}" if words else announced)
+
+
+def stop_early(draft: StatusDraft, cause: str, *, job_name: str) -> None:
+    """The early stopping rules have been met and `status.observation` is written.
+
+    Running stays True, as Katib leaves it; the time of the end is ours.
+    """
+    draft.write(EARLY_STOPPED, reason="TrialEarlyStopped", message="Trial is early stopped")
+    draft.status["completionTime"] = format_time(draft.now)
+    draft.announce("TrialEarlyStopped", f"Job {job_name} is stopped early: {cause}")
 
 
 def _add_words(reason: str, message: str, verdict: JobVerdict) -> tuple[str, str]:

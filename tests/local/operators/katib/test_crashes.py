@@ -82,7 +82,7 @@ async def is_over(client: Client) -> bool:
 
 
 async def work_until_the_power_is_cut(
-    client: Client, observations: ObservationStore, *, num_writes: int
+    client: Client, observations: ObservationStore, *, folder: Path, num_writes: int
 ) -> None:
     doomed = Doomed(client, num_writes=num_writes)
 
@@ -90,7 +90,7 @@ async def work_until_the_power_is_cut(
         return doomed.is_dead or await is_over(client)
 
     with suppress(BaseExceptionGroup):
-        async with at_work(doomed, observations):
+        async with at_work(doomed, observations, folder=folder):
             await wait_until(holds)
 
 
@@ -102,8 +102,10 @@ async def run(folder: Path, *, num_writes: int) -> dict[str, Any]:
             try:
                 await client.create(build_experiment(maxTrialCount=MAX_TRIALS))
                 for _ in range(3):
-                    await work_until_the_power_is_cut(client, observations, num_writes=num_writes)
-                async with at_work(client, observations):
+                    await work_until_the_power_is_cut(
+                        client, observations, folder=folder, num_writes=num_writes
+                    )
+                async with at_work(client, observations, folder=folder):
                     await wait_until(lambda: is_over(client))
                     await wait_until(lambda: _no_jobs(client))
                 return await _summarise(client, kubelet, observations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,21 @@ from kubeloop.errors import PermanentError
 from kubeloop.local.operators.katib.metrics import (
     NO_TIME,
     MetricLog,
+    TextParser,
     find_time,
     observe,
     parse_number,
-    parse_text,
+    require_objective,
 )
 from kubeloop.local.operators.katib.observations import ObservationStore
+
+
+def parse_text(
+    text: str, *, metrics: Sequence[str], filters: Sequence[str] = ()
+) -> tuple[MetricLog, ...]:
+    parser = TextParser(metrics=metrics, filters=filters)
+    logs = [log for line in text.split("\n") for log in parser.parse(line)]
+    return require_objective(logs, objective=metrics[0])
 
 
 def values(text: str, *metrics: str, filters: tuple[str, ...] = ()) -> list[tuple[str, str]]:

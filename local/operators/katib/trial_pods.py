@@ -1,54 +1,22 @@
-"""Reads what the pods of a trial have printed: metrics of a success, last words of a failure.
-
-On a cluster a sidecar collects metrics while the pod runs. Here they are read from the log of the
-primary container as soon as its pod has succeeded, before anybody may delete it.
-"""
+"""The pods of a trial, and what a failed one said last."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubeloop.errors import NotFoundError
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Client, Manifest
-from kubeloop.local.operators.katib.metrics import MetricLog, parse_text
 from kubeloop.local.operators.katib.terms import TRIAL_LABEL
-from kubeloop.local.operators.pod_states import is_terminal, phase_of
+from kubeloop.local.operators.pod_states import phase_of
 
 _NUM_LAST_LINES = 15
 _MAX_CHARACTERS = 900  # an event's message holds 1024
 
 
-def wanted_metrics(trial: Manifest) -> list[str]:
-    """The metrics to look for, the objective first."""
-    objective = trial["spec"]["objective"]
-    return [objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or [])]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collection:
-    """What could be read up to now; `is_final` when no primary pod runs any more."""
-
-    logs: tuple[MetricLog, ...]
-    is_final: bool
-
-
-async def collect_metrics(client: Client, trial: Manifest) -> Collection:
-    """Read the metrics of a trial from its primary pods that have succeeded."""
-    pods = await _list_pods(client, trial, is_primary=True)
-    finished = [pod for pod in pods if phase_of(pod) == "Succeeded"]
-    is_final = all(map(is_terminal, pods))
-    if not finished:
-        return Collection(logs=(), is_final=is_final)
-    texts = [await _read(client, trial, pod) for pod in finished]
-    source = (trial["spec"].get("metricsCollector") or {}).get("source") or {}
-    logs = parse_text(
-        "\n".join(texts),
-        metrics=wanted_metrics(trial),
-        filters=(source.get("filter") or {}).get("metricsFormat") or (),
-    )
-    return Collection(logs=logs, is_final=is_final)
+async def list_primary_pods(client: Client, trial: Manifest) -> list[Manifest]:
+    """The pods whose metrics count, oldest first."""
+    return await _list_pods(client, trial, is_primary=True)
 
 
 async def read_last_words(client: Client, trial: Manifest) -> str:
