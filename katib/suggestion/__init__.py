@@ -8,7 +8,8 @@ from kubeloop.katib.suggestion import algorithms as _algorithms  # noqa: F401  #
 from kubeloop.katib.suggestion.service import (
     ALGORITHMS,
     InvalidSettingsError,
+    SearchExhaustedError,
     SuggestionService,
 )
 
-__all__ = ["ALGORITHMS", "InvalidSettingsError", "SuggestionService"]
+__all__ = ["ALGORITHMS", "InvalidSettingsError", "SearchExhaustedError", "SuggestionService"]

@@ -18,6 +18,15 @@ class InvalidSettingsError(InputError):
     """The algorithm cannot work with these settings or this search space (INVALID_ARGUMENT)."""
 
 
+class SearchExhaustedError(InvalidSettingsError):
+    """Fewer new suggestions are left than were asked for."""
+
+    def __init__(self, message: str, *, num_left: int = 0) -> None:
+        """Args: num_left: how many are left; asking for no more than these succeeds."""
+        super().__init__(message)
+        self.num_left = num_left
+
+
 class SuggestionService(ABC):
     """A search algorithm behind the calls of Katib's suggestion service.
 
@@ -35,8 +44,8 @@ class SuggestionService(ABC):
         """Suggest exactly `current_request_number` assignments, each of every parameter.
 
         Raises:
-            InvalidSettingsError: The settings or the search space cannot be used, or nothing new
-                is left to suggest.
+            InvalidSettingsError: The settings or the search space cannot be used.
+            SearchExhaustedError: So many new assignments are not left.
         """
 
     @abstractmethod
