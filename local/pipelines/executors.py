@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubeloop.local.pipelines import ir
+from kubeloop.local.pipelines.faults import Faults
 from kubeloop.local.pipelines.kubernetes_config import describe_ignored
 from kubeloop.local.pipelines.nodes import Node
 from kubeloop.local.pipelines.values import canonical
@@ -11,26 +12,26 @@ _GIGABYTE = 1_000_000_000
 
 
 def parse_executors(
-    spec: Node, platform: Node
+    spec: Node, platform: Node, *, faults: Faults
 ) -> tuple[dict[str, ir.ContainerSpec | ir.ImporterSpec], tuple[str, ...]]:
     """Read all executors, and note what of their platform configuration has no effect here.
 
-    Raises:
-        InputError: An executor is of a kind that only a cloud service runs, or is malformed.
+    An executor that is malformed, or of a kind that only a cloud service runs, is a fault.
     """
     kubernetes = platform.child("platforms").child("kubernetes").child("deploymentSpec")
     executors: dict[str, ir.ContainerSpec | ir.ImporterSpec] = {}
     notes: list[str] = []
     for label, node in spec.child("deploymentSpec").child("executors").each():
-        if container := node.child("container"):
-            config = dict(kubernetes.child("executors").child(label).mapping())
-            notes += [f"{label}: {note}" for note in describe_ignored(config)]
-            executors[label] = _parse_container(container, config)
-        elif importer := node.child("importer"):
-            executors[label] = _parse_importer(importer)
-        else:
-            kinds = ", ".join(key for key, _ in node.each()) or "nothing"
-            raise node.refuse(f"a container or an importer is expected, not {kinds}")
+        with faults.collecting():
+            if container := node.child("container"):
+                config = dict(kubernetes.child("executors").child(label).mapping())
+                notes += [f"{label}: {note}" for note in describe_ignored(config)]
+                executors[label] = _parse_container(container, config)
+            elif importer := node.child("importer"):
+                executors[label] = _parse_importer(importer)
+            else:
+                kinds = ", ".join(key for key, _ in node.each()) or "nothing"
+                raise node.refuse(f"a container or an importer is expected, not {kinds}")
     return executors, tuple(notes)
 
 
@@ -44,6 +45,7 @@ def _parse_container(node: Node, kubernetes: dict[str, object]) -> ir.ContainerS
         env=tuple((item.text("name"), item.text("value")) for item in node.elements("env")),
         resources=_parse_resources(node.child("resources")),
         kubernetes=kubernetes,
+        notes=tuple(describe_ignored(kubernetes)),
     )
 
 

@@ -187,6 +187,8 @@ class ContainerSpec:
     resources: Resources = field(default_factory=Resources)
     kubernetes: Mapping[str, Any] = field(default_factory=dict)
     """The executor's `platforms.kubernetes` configuration, as compiled."""
+    notes: tuple[str, ...] = ()
+    """What of it has no effect on this machine, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +226,7 @@ class Pipeline:
     components: Mapping[str, Component]
     default_root: str = ""
     sdk_version: str = ""
+    schema_version: str = ""
     notes: tuple[str, ...] = ()
     """What the pipeline asks for that has no meaning on this machine, one sentence each."""
 

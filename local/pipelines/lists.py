@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from kubeloop.local.pipelines.parsing import listed
+from kubeloop.local.pipelines.nodes import listed
 from kubeloop.local.pipelines.rpc_errors import invalid
 from kubeloop.local.pipelines.tables import Query, Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubeloop.local.pipelines.parsing import listed
+from kubeloop.local.pipelines.nodes import listed
 from kubeloop.local.pipelines.rpc_errors import invalid
 
 

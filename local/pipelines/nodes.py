@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kubeloop.errors import InputError
+from kubeloop.local.pipelines.faults import PipelineError, refusal
 
 
 class Node:
@@ -20,9 +20,10 @@ class Node:
     def __bool__(self) -> bool:
         return bool(self._value)
 
-    def refuse(self, fault: str) -> InputError:
+    def refuse(self, fault: str) -> PipelineError:
         """The error to raise for a fault at this place."""
-        return InputError(f"The pipeline cannot run: {self._path or 'the document'}: {fault}.")
+        where = self._path or "the document"
+        return refusal(f"The pipeline cannot run: {where}: {fault}.", where=where)
 
     def mapping(self) -> Mapping[str, Any]:
         """The value as an object; empty where it is unset."""
@@ -100,3 +101,10 @@ class Node:
             raise self.child(key).refuse(
                 f'a duration such as "2s" is expected, not {value!r}'
             ) from None
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names for a message, the first few of many."""
+    known = [str(name) for name in names]
+    shown = ", ".join(repr(name) for name in known[:12])
+    return f"{shown} and {len(known) - 12} more" if len(known) > 12 else shown or "none"

@@ -7,17 +7,18 @@ Python, not this file, and has only the message to find their line by.
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.documents import PipelineDocument
 from kubeloop.local.pipelines.executors import parse_executors
-from kubeloop.local.pipelines.nodes import Node
+from kubeloop.local.pipelines.faults import Faults, refusal
+from kubeloop.local.pipelines.nodes import Node, listed
 from kubeloop.local.pipelines.tasks import parse_task
 from kubeloop.local.pipelines.values import ParameterType, canonical
+from kubeloop.local.pipelines.wiring import check_dag
 
 _ROOT = "root"
 _OLD_TYPES = {
@@ -31,58 +32,147 @@ def parse_pipeline(document: PipelineDocument) -> ir.Pipeline:
     """Read a compiled pipeline.
 
     Raises:
-        InputError: The pipeline cannot run: a name, a reference or an input is missing, tasks wait
-            for each other in a circle, or something in it is not understood.
+        PipelineError: The pipeline cannot run: a name, a reference or an input is missing, tasks
+            wait for each other in a circle, or something in it is not understood. It holds all
+            that was found.
     """
+    faults = Faults()
+    pipeline = _read(document, faults)
+    faults.raise_any()
+    assert pipeline is not None
+    return pipeline
+
+
+def _read(document: PipelineDocument, faults: Faults) -> ir.Pipeline | None:
+    """Read as much as can be read; None, or less than all, where there are faults."""
     spec = Node(document.spec, "")
     info = spec.child("pipelineInfo")
     name = info.text("name")
-    if not name:
-        raise InputError("The pipeline has no name: pipelineInfo.name is missing or empty.")
-    if not spec.text("schemaVersion"):
-        raise InputError(f"Pipeline {name!r} has no schemaVersion; compile it with the KFP v2 SDK.")
-    executors, notes = parse_executors(spec, Node(document.platform, "platform spec"))
-    components = {
-        key: _parse_component(key, node, executors) for key, node in spec.child("components").each()
-    }
-    root = _parse_component(_ROOT, spec.child(_ROOT), executors)
-    if root.dag is None:
-        raise InputError(f"Pipeline {name!r} has no tasks: root.dag is missing.")
-    _check_recursion(root, components)
-    for component in (root, *components.values()):
-        _check_dag(component, components)
-    return ir.Pipeline(
-        name=name,
-        description=info.text("description"),
-        root=root,
-        components=components,
-        default_root=spec.text("defaultPipelineRoot"),
-        sdk_version=spec.text("sdkVersion"),
-        notes=notes,
+    with faults.collecting(where="pipelineInfo"):
+        if not name:
+            raise InputError("The pipeline has no name: pipelineInfo.name is missing or empty.")
+    with faults.collecting(where="schemaVersion"):
+        if not spec.text("schemaVersion"):
+            raise InputError(
+                f"Pipeline {name!r} has no schemaVersion; compile it with the KFP v2 SDK."
+            )
+    platform = Node(document.platform, "platform spec")
+    executors, notes = parse_executors(spec, platform, faults=faults)
+    reader = _ComponentReader(
+        executors=executors,
+        labels=[label for label, _ in spec.child("deploymentSpec").child("executors").each()],
+        faults=faults,
     )
-
-
-def _parse_component(
-    name: str, node: Node, executors: Mapping[str, ir.ContainerSpec | ir.ImporterSpec]
-) -> ir.Component:
-    inputs, outputs = node.child("inputDefinitions"), node.child("outputDefinitions")
-    label = node.text("executorLabel")
-    dag = node.child("dag")
-    if label and label not in executors:
-        raise node.refuse(
-            f"executor {label!r} is not defined; the pipeline defines {listed(executors)}"
+    components: dict[str, ir.Component] = {}
+    for key, node in spec.child("components").each():
+        with faults.collecting():
+            components[key] = reader.read(key, node)
+    with faults.collecting():
+        root = reader.read(_ROOT, spec.child(_ROOT))
+        if root.dag is None:
+            raise InputError(f"Pipeline {name!r} has no tasks: root.dag is missing.")
+        _check_recursion(root, components)
+        written = [key for key, _ in spec.child("components").each()]
+        for component in (root, *components.values()):
+            check_dag(component, components, written=written, faults=faults)
+        return ir.Pipeline(
+            name=name,
+            description=info.text("description"),
+            root=root,
+            components=components,
+            default_root=spec.text("defaultPipelineRoot"),
+            sdk_version=spec.text("sdkVersion"),
+            schema_version=spec.text("schemaVersion"),
+            notes=notes,
         )
-    if not label and not dag:
-        raise node.refuse("a component needs an executorLabel or a dag")
-    component = ir.Component(
-        name=name,
-        input_parameters=_parse_parameters(inputs),
-        input_artifacts=_parse_artifacts(inputs),
-        output_parameters=_parse_parameters(outputs),
-        output_artifacts=_parse_artifacts(outputs),
-        executor=executors.get(label),
-    )
-    return replace(component, dag=_parse_dag(dag, component)) if dag else component
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ComponentReader:
+    """Reads components, and notes what is wrong with their tasks."""
+
+    executors: Mapping[str, ir.ContainerSpec | ir.ImporterSpec]
+    labels: Sequence[str]
+    """Of all executors, those with faults included."""
+    faults: Faults
+
+    def read(self, name: str, node: Node) -> ir.Component:
+        """Read a component.
+
+        Raises:
+            PipelineError: Its interface cannot be read, or it has nothing to run.
+        """
+        inputs, outputs = node.child("inputDefinitions"), node.child("outputDefinitions")
+        label = node.text("executorLabel")
+        dag = node.child("dag")
+        if label and label not in self.labels:
+            raise node.refuse(
+                f"executor {label!r} is not defined; the pipeline defines {listed(self.labels)}"
+            )
+        if not label and not dag:
+            raise node.refuse("a component needs an executorLabel or a dag")
+        component = ir.Component(
+            name=name,
+            input_parameters=_parse_parameters(inputs),
+            input_artifacts=_parse_artifacts(inputs),
+            output_parameters=_parse_parameters(outputs),
+            output_artifacts=_parse_artifacts(outputs),
+            executor=self.executors.get(label),
+        )
+        return replace(component, dag=self._read_dag(dag, component)) if dag else component
+
+    def _read_dag(self, node: Node, component: ir.Component) -> ir.Dag:
+        tasks: dict[str, ir.Task] = {}
+        written = [name for name, _ in node.child("tasks").each()]
+        if not written:
+            raise node.refuse("a dag needs at least one task")
+        for name, item in node.child("tasks").each():
+            with self.faults.collecting():
+                tasks[name] = parse_task(name, item, component)
+        for task in tasks.values():
+            for producer in task.upstream:
+                if producer not in written:
+                    with self.faults.collecting():
+                        raise node.child("tasks").refuse(
+                            f"task {task.name!r} waits for task {producer!r}, which does not "
+                            f"exist; there are {listed(written)}"
+                        )
+        return ir.Dag(
+            tasks={name: tasks[name] for name in self._order(tasks, node)},
+            parameter_outputs=self._read_outputs(node, "parameters", written=written),
+            artifact_outputs=self._read_outputs(node, "artifacts", written=written),
+        )
+
+    def _read_outputs(
+        self, node: Node, kind: str, *, written: Sequence[str]
+    ) -> dict[str, ir.DagOutput]:
+        parse = _parse_parameter_output if kind == "parameters" else _parse_artifact_output
+        outputs: dict[str, ir.DagOutput] = {}
+        for name, item in node.child("outputs").child(kind).each():
+            with self.faults.collecting():
+                outputs[name] = parse(item)
+                for selector in outputs[name].selectors:
+                    if selector.task not in written:
+                        raise item.refuse(
+                            f"the output comes from task {selector.task!r}, which does not exist; "
+                            f"there are {listed(written)}"
+                        )
+        return outputs
+
+    def _order(self, tasks: Mapping[str, ir.Task], node: Node) -> list[str]:
+        """Task names, each after what it waits for; as written where that is impossible."""
+        graph = {
+            name: [other for other in task.upstream if other in tasks]
+            for name, task in tasks.items()
+        }
+        try:
+            return list(graphlib.TopologicalSorter(graph).static_order())
+        except graphlib.CycleError as error:
+            circle = " → ".join(repr(name) for name in error.args[1])
+            with self.faults.collecting():
+                raise node.refuse(f"tasks wait for each other in a circle: {circle}") from error
+            return list(tasks)
 
 
 def _parse_parameters(node: Node) -> dict[str, ir.ParameterSpec]:
@@ -120,39 +210,6 @@ def _parse_artifacts(node: Node) -> dict[str, ir.ArtifactSpec]:
     }
 
 
-def _parse_dag(node: Node, component: ir.Component) -> ir.Dag:
-    tasks = {name: parse_task(name, item, component) for name, item in node.child("tasks").each()}
-    if not tasks:
-        raise node.refuse("a dag needs at least one task")
-    for task in tasks.values():
-        for producer in task.upstream:
-            if producer not in tasks:
-                raise node.child("tasks").refuse(
-                    f"task {task.name!r} waits for task {producer!r}, which does not exist; "
-                    f"there are {listed(tasks)}"
-                )
-    outputs = node.child("outputs")
-    return ir.Dag(
-        tasks={name: tasks[name] for name in _order(tasks, node)},
-        parameter_outputs={
-            name: _parse_parameter_output(item) for name, item in outputs.child("parameters").each()
-        },
-        artifact_outputs={
-            name: ir.DagOutput(
-                selectors=tuple(
-                    ir.OutputSelector(
-                        task=selector.text("producerSubtask"),
-                        key=selector.text("outputArtifactKey"),
-                    )
-                    for selector in item.elements("artifactSelectors")
-                ),
-                is_one_of=len(item.elements("artifactSelectors")) > 1,
-            )
-            for name, item in outputs.child("artifacts").each()
-        },
-    )
-
-
 def _parse_parameter_output(node: Node) -> ir.DagOutput:
     one_of = node.child("valueFromOneof")
     selectors = (
@@ -169,80 +226,15 @@ def _parse_parameter_output(node: Node) -> ir.DagOutput:
     )
 
 
-def _order(tasks: Mapping[str, ir.Task], node: Node) -> list[str]:
-    sorter = graphlib.TopologicalSorter({name: task.upstream for name, task in tasks.items()})
-    try:
-        return list(sorter.static_order())
-    except graphlib.CycleError as error:
-        circle = " → ".join(repr(name) for name in error.args[1])
-        raise node.refuse(f"tasks wait for each other in a circle: {circle}") from error
-
-
-def _check_dag(component: ir.Component, components: Mapping[str, ir.Component]) -> None:
-    """Check what a DAG refers to: components, inputs given to them, outputs taken from them."""
-    if component.dag is None:
-        return
-    for task in component.dag.tasks.values():
-        where = f"task {task.name!r} of {component.name!r}"
-        target = components.get(task.component)
-        if target is None:
-            raise InputError(
-                f"The pipeline cannot run: {where} refers to component {task.component!r}, "
-                f"which is not defined; defined are {listed(components)}."
-            )
-        if task.iterator is not None and target.dag is None:
-            raise InputError(f"The pipeline cannot run: {where} loops over a single container.")
-        _check_inputs(task, target, where=where)
-        for name, source in _task_outputs(task):
-            producer = component.dag.tasks[source.task]
-            outputs = components.get(producer.component)
-            if outputs is not None and not _has_output(outputs, source.key):
-                raise InputError(
-                    f"The pipeline cannot run: input {name!r} of {where} takes output "
-                    f"{source.key!r} of task {source.task!r}, which has no such output."
-                )
-    for name, output in (
-        *component.dag.parameter_outputs.items(),
-        *component.dag.artifact_outputs.items(),
-    ):
-        for selector in output.selectors:
-            task_name = selector.task
-            if task_name not in component.dag.tasks:
-                raise InputError(
-                    f"The pipeline cannot run: output {name!r} of {component.name!r} comes from "
-                    f"task {task_name!r}, which does not exist."
-                )
-
-
-def _check_inputs(task: ir.Task, target: ir.Component, *, where: str) -> None:
-    given = {*task.parameters, *task.artifacts}
-    if task.iterator is not None:
-        item_input = task.iterator.item_input
-        given.add(item_input)
-        given.update(
-            name for name in target.input_parameters if name.startswith(f"{item_input}-subvar-")
-        )
-    required = [name for name, spec in target.input_parameters.items() if spec.is_required]
-    required += [name for name, item in target.input_artifacts.items() if not item.is_optional]
-    for name in required:
-        if name not in given:
-            raise InputError(
-                f"The pipeline cannot run: {where} does not give input {name!r}, which component "
-                f"{target.name!r} requires."
-            )
-
-
-def _task_outputs(task: ir.Task) -> Iterable[tuple[str, ir.TaskOutput]]:
-    for name, given in task.parameters.items():
-        if isinstance(given.source, ir.TaskOutput):
-            yield name, given.source
-    for name, source in task.artifacts.items():
-        if isinstance(source, ir.TaskOutput):
-            yield name, source
-
-
-def _has_output(component: ir.Component, key: str) -> bool:
-    return key in component.output_parameters or key in component.output_artifacts
+def _parse_artifact_output(node: Node) -> ir.DagOutput:
+    selectors = node.elements("artifactSelectors")
+    return ir.DagOutput(
+        selectors=tuple(
+            ir.OutputSelector(task=item.text("producerSubtask"), key=item.text("outputArtifactKey"))
+            for item in selectors
+        ),
+        is_one_of=len(selectors) > 1,
+    )
 
 
 def _check_recursion(root: ir.Component, components: Mapping[str, ir.Component]) -> None:
@@ -254,13 +246,5 @@ def _check_recursion(root: ir.Component, components: Mapping[str, ir.Component])
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         circle = " → ".join(repr(name) for name in error.args[1])
-        raise InputError(
-            f"The pipeline cannot run: components contain themselves: {circle}."
-        ) from error
-
-
-def listed(names: Iterable[Any]) -> str:
-    """Names for a message, the first few of many."""
-    known = [str(name) for name in names]
-    shown = ", ".join(repr(name) for name in known[:12])
-    return f"{shown} and {len(known) - 12} more" if len(known) > 12 else shown or "none"
+        message = f"The pipeline cannot run: components contain themselves: {circle}."
+        raise refusal(message, where="components") from error

@@ -17,20 +17,16 @@ from kubeloop.local.pipelines.documents import PipelineDocument, document_from_j
 from kubeloop.local.pipelines.executor import is_local, safe_name
 from kubeloop.local.pipelines.macros import MacroValues, fill_macros
 from kubeloop.local.pipelines.messages import as_message, text
+from kubeloop.local.pipelines.parameters import find_parameter_faults
 from kubeloop.local.pipelines.parsing import parse_pipeline
+from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.placeholders import local_path
 from kubeloop.local.pipelines.recording import change_state
 from kubeloop.local.pipelines.records import Experiment, Run, RuntimeState, StorageState, new_id
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.tables import Query
-from kubeloop.local.pipelines.values import (
-    JsonValue,
-    canonical,
-    describe_type,
-    is_of_type,
-    shorten,
-)
+from kubeloop.local.pipelines.values import JsonValue, canonical
 
 _SOURCES = ("pipeline_spec", "pipeline_version_reference", "pipeline_version_id")
 _REFERENCE_FIELDS = ("pipeline_id", "pipeline_version_id")
@@ -225,59 +221,27 @@ def check_parameters(pipeline: ir.Pipeline, given: Mapping[str, JsonValue]) -> d
     """Check a run's parameters against what the pipeline declares.
 
     Raises:
-        RpcError: A parameter is unknown, of the wrong type, or missing.
+        RpcError: Parameters are unknown, of the wrong type, or missing.
     """
-    declared = pipeline.root.input_parameters
-    checked: dict[str, JsonValue] = {}
-    for name, value in given.items():
-        if name not in declared:
-            raise invalid(
-                f"Pipeline {pipeline.name!r} has no parameter {name!r}; it accepts "
-                f"{describe_parameters(pipeline)}."
-            )
-        spec = declared[name]
-        value = canonical(value)
-        if value is not None and not is_of_type(value, spec.type):
-            raise invalid(
-                f"Parameter {name!r} of pipeline {pipeline.name!r} takes "
-                f"{describe_type(spec.type)}, not {shorten(value)} ({type(value).__name__}); the "
-                f"pipeline accepts {describe_parameters(pipeline)}."
-            )
-        checked[name] = value
-    for name, spec in declared.items():
-        if spec.is_required and checked.get(name) is None:
-            raise invalid(
-                f"Parameter {name!r} of pipeline {pipeline.name!r}, {describe_type(spec.type)}, is "
-                f"required and missing; the pipeline accepts {describe_parameters(pipeline)}."
-            )
-    return checked
-
-
-def describe_parameters(pipeline: ir.Pipeline) -> str:
-    """The parameters a pipeline accepts, for messages."""
-    described = []
-    for name, spec in pipeline.root.input_parameters.items():
-        note = "required" if spec.is_required else "optional"
-        if spec.has_default:
-            note = f"default {shorten(spec.default, limit=40)}"
-        described.append(f"{name}: {spec.type.value}, {note}")
-    return "; ".join(described) or "no parameters"
+    if faults := find_parameter_faults(pipeline, given):
+        raise invalid("\n".join(fault.message for fault in faults))
+    return {name: canonical(value) for name, value in given.items()}
 
 
 def choose_root(pipeline: ir.Pipeline, *, given: str, default: Path, run_id: str) -> str:
     """The folder for a run's outputs: `{root}/{pipeline name}/{run id}`.
 
     Raises:
-        RpcError: The client asks for a root that is no path on this machine.
+        RpcError: The client asks for a root that is neither a path nor in an S3 object store.
     """
     root = str(default)
     if given:
-        if not is_local(given):
+        if not is_local(given) and not parse_location(given):
             raise invalid(
-                f"pipeline_root {given!r} is not on this machine; give an absolute path, or none "
-                f"for {root!r}."
+                f"pipeline_root {given!r} cannot be used; give an absolute path, s3://BUCKET/KEY, "
+                f"minio://BUCKET/KEY, or none for {root!r}."
             )
-        root = local_path(given)
+        root = local_path(given) if is_local(given) else given
     elif pipeline.default_root and is_local(pipeline.default_root):
         root = local_path(pipeline.default_root)
     return f"{root.rstrip('/')}/{safe_name(pipeline.name)}/{run_id}"
