@@ -117,6 +117,7 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         collector = stack.enter_context(MetricsCollector(client, store=observations, files=files))
         reconcilers = [
             *_build_reconcilers(client, gateway_url=endpoints.gateway_url),
+            SuggestionReconciler(client, observations=observations),
             TrialReconciler(client, observations=observations, collector=collector),
         ]
         pipelines = Pipelines(client, _configure_pipelines(config, endpoints))
@@ -139,7 +140,6 @@ def _build_reconcilers(client: Client, *, gateway_url: str) -> list[Reconciler]:
         DeploymentReconciler(client),
         PyTorchJobReconciler(client),
         ExperimentReconciler(client),
-        SuggestionReconciler(client),
         InferenceServiceReconciler(client, gateway_url=gateway_url),
     ]
 

@@ -309,7 +309,7 @@ async def at_work(
     with MetricsCollector(client, store=observations, files=files) as collector:
         reconcilers = (
             ExperimentReconciler(client),
-            SuggestionReconciler(client, algorithms=algorithms),
+            SuggestionReconciler(client, observations=observations, algorithms=algorithms),
             TrialReconciler(client, observations=observations, collector=collector),
             PyTorchJobReconciler(client),
             JobReconciler(client),

@@ -31,6 +31,7 @@ from kubeloop.local.operators.controller import Reconciler, Request, Result, con
 from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.experiment_status import (
+    SUGGESTION_END_REACHED,
     Counts,
     conclude,
     count_trials,
@@ -39,6 +40,7 @@ from kubeloop.local.operators.katib.experiment_status import (
     has_new_budget,
     is_over,
     restart,
+    succeed,
     update_optimal_trial,
 )
 from kubeloop.local.operators.katib.templates import read_template
@@ -57,6 +59,7 @@ from kubeloop.local.operators.katib.trial_status import PENDING, classify_trial
 from kubeloop.local.operators.katib.trials import (
     build_suggestion,
     build_trial,
+    has_ended,
     list_assignments,
     own_trials,
 )
@@ -138,12 +141,14 @@ class ExperimentReconciler(Reconciler):
         if suggestion is None:
             await self._client.create(build_suggestion(draft.stored, requests=requests))
             return
-        if suggestion["spec"].get("requests") != requests:
+        if suggestion["spec"].get("requests") != requests and not has_ended(suggestion):
             suggestion["spec"]["requests"] = requests
             suggestion = await self._client.replace(suggestion)
         names = {trial["metadata"]["name"] for trial in trials}
         waiting = [a for a in list_assignments(suggestion) if a["name"] not in names]
         await self._create_trials(draft, waiting[:num_new])
+        if has_ended(suggestion) and not waiting and not counts.active:
+            succeed(draft, SUGGESTION_END_REACHED, "suggestion service has reached the end")
 
     async def _create_trials(self, draft: StatusDraft, assignments: Sequence[Manifest]) -> None:
         if not assignments:

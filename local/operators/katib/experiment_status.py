@@ -32,6 +32,7 @@ from kubeloop.local.operators.katib.trial_status import PENDING, classify_trial
 
 GOAL_REACHED = "ExperimentGoalReached"
 MAX_TRIALS_REACHED = "ExperimentMaxTrialsReached"
+SUGGESTION_END_REACHED = "ExperimentSuggestionEndReached"
 _FAILED_REASON = "ExperimentFailed"
 
 _FIELDS = {  # class of a trial → list of names, count

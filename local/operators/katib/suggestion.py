@@ -2,7 +2,9 @@
 
 A cluster runs the algorithm as a Deployment; here it runs in this process, on a thread, so there is
 none, and DeploymentReady is True from the start. An algorithm that refuses fails the suggestion,
-also in the middle of a search, where Katib would ask again for ever.
+also in the middle of a search, where Katib would ask again for ever. One that has nothing new left
+to suggest ends it, and with its last trial the experiment, as Katib's reasons provide for but its
+code never does.
 
 Source: katib v0.19 `suggestion/suggestion_controller.go`, `suggestionclient/suggestionclient.go`.
 """
@@ -11,17 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
-from kubeloop.errors import InputError, NotFoundError, PermanentError
-from kubeloop.katib.suggestion import ALGORITHMS, SuggestionService
+from kubeloop.errors import ConflictError, InputError, NotFoundError, PermanentError
+from kubeloop.katib.early_stopping import (
+    EARLY_STOPPING,
+    EarlyStoppingService,
+    GetEarlyStoppingRulesRequest,
+    ReadValues,
+)
+from kubeloop.katib.suggestion import ALGORITHMS, SearchExhaustedError, SuggestionService
 from kubeloop.katib.suggestion.manifests import parse_experiment, parse_trials
 from kubeloop.katib.suggestion.messages import (
     ComparisonType,
+    EarlyStoppingRule,
+    Experiment,
     GetSuggestionsReply,
     GetSuggestionsRequest,
     ParameterAssignments,
+    Trial,
     ValidateAlgorithmSettingsRequest,
 )
 from kubeloop.local.api.resources import EXPERIMENTS, SUGGESTIONS, TRIALS, Resource
@@ -30,8 +42,10 @@ from kubeloop.local.operators.conditions import Clock, utc_now
 from kubeloop.local.operators.controller import Reconciler, Request, Result
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.katib.drafts import StatusDraft
+from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.terms import (
     DEPLOYMENT_READY,
+    END_REACHED,
     EXPERIMENT_LABEL,
     FAILED,
     RUNNING,
@@ -45,6 +59,7 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 8
 
 Algorithms = Mapping[str, Callable[[], SuggestionService]]
+EarlyStoppingAlgorithms = Mapping[str, Callable[[ReadValues], EarlyStoppingService]]
 
 
 class SuggestionReconciler(Reconciler):
@@ -56,13 +71,20 @@ class SuggestionReconciler(Reconciler):
         self,
         client: Client,
         *,
+        observations: ObservationStore,
         algorithms: Algorithms = ALGORITHMS,
+        early_stopping: EarlyStoppingAlgorithms = EARLY_STOPPING,
         clock: Clock = utc_now,
         random_source: random.Random | None = None,
     ) -> None:
-        """Serve the algorithms of a registry; `random_source` makes the ends of trials' names."""
+        """Serve the algorithms of two registries; early stopping reads the `observations`.
+
+        `random_source` makes the ends of trials' names.
+        """
         self._client = client
+        self._observations = observations
         self._algorithms = algorithms
+        self._early_stopping = early_stopping
         self._clock = clock
         self._random = random_source or random.SystemRandom()
 
@@ -90,41 +112,85 @@ class SuggestionReconciler(Reconciler):
             await self._report(stored, error)
             raise
         if draft.is_changed:
-            await self._client.replace_status(draft.render())
+            await self._save(draft)
         return Result()
+
+    async def _save(self, draft: StatusDraft) -> None:
+        """Write the status, also if the experiment has meanwhile asked for more.
+
+        A slow algorithm would else have to begin again whenever a trial ends.
+
+        Raises:
+            ConflictError: Something else has changed.
+        """
+        metadata = draft.stored["metadata"]
+        try:
+            await self._client.replace_status(draft.render())
+        except ConflictError:
+            now = await self._client.get(
+                SUGGESTIONS, metadata["name"], namespace=metadata["namespace"]
+            )
+            is_same = now["metadata"]["uid"] == metadata["uid"]
+            is_behind = now["spec"].get("requests", 0) >= draft.status.get("suggestionCount", 0)
+            if not is_same or not is_behind or now.get("status") != draft.stored.get("status"):
+                raise
+            await self._client.replace_status({**now, "status": draft.status})
 
     async def _advance(self, draft: StatusDraft, experiment: Manifest) -> None:
         kept = draft.status.get("algorithmSettings") or []
         asked = parse_experiment(experiment, settings=kept)
         service = self._algorithms[asked.spec.algorithm.algorithm_name]()
+        stopping = self._find_early_stopping(asked)
         if not draft.says(RUNNING):
-            await asyncio.to_thread(
-                service.validate_algorithm_settings,
-                ValidateAlgorithmSettingsRequest(experiment=asked),
-            )
+            await _validate(asked, service, stopping)
             draft.write(RUNNING, reason="SuggestionRunning", message="Suggestion is running")
         total = draft.stored["spec"].get("requests") or 0
         missing = total - draft.status.get("suggestionCount", 0)
         if missing <= 0:
             return
+        trials = parse_trials(await self._list_trials(experiment, draft.stored))
         request = GetSuggestionsRequest(
             experiment=asked,
-            trials=parse_trials(await self._list_trials(experiment, draft.stored)),
+            trials=trials,
             current_request_number=missing,
             total_request_number=total,
         )
-        reply = await asyncio.to_thread(service.get_suggestions, request)
-        if len(reply.parameter_assignments) != missing:
-            raise PermanentError(
-                f"The response contains unexpected trials: {missing} were asked for, not "
-                f"{len(reply.parameter_assignments)}"
+        try:
+            reply = await _ask(service, request)
+        except SearchExhaustedError as error:
+            draft.finish(SUCCEEDED, reason=END_REACHED, message=f"Suggestion has ended: {error}")
+            if error.num_left == 0:
+                return
+            reply = await _ask(
+                service,
+                replace(
+                    request,
+                    current_request_number=error.num_left,
+                    total_request_number=total - missing + error.num_left,
+                ),
             )
-        self._store(draft, reply)
+        self._store(draft, reply, rules=_find_rules(asked, trials, stopping))
 
-    def _store(self, draft: StatusDraft, reply: GetSuggestionsReply) -> None:
+    def _find_early_stopping(self, asked: Experiment) -> EarlyStoppingService | None:
+        if asked.spec.early_stopping is None:
+            return None
+        make = self._early_stopping[asked.spec.early_stopping.algorithm_name]
+        return make(self._read_values)
+
+    def _read_values(self, trial_name: str, metric_name: str, limit: int) -> Sequence[str]:
+        logs = self._observations.read(trial_name, metric_name=metric_name, limit=limit)
+        return [log.value for log in logs]
+
+    def _store(
+        self,
+        draft: StatusDraft,
+        reply: GetSuggestionsReply,
+        *,
+        rules: Sequence[EarlyStoppingRule],
+    ) -> None:
         suggestions = [
             *(draft.status.get("suggestions") or []),
-            *(self._render(draft, reply, entry) for entry in reply.parameter_assignments),
+            *(self._render(draft, entry, rules) for entry in reply.parameter_assignments),
         ]
         draft.status["suggestions"] = suggestions
         draft.status["suggestionCount"] = len(suggestions)
@@ -138,7 +204,10 @@ class SuggestionReconciler(Reconciler):
             ]
 
     def _render(
-        self, draft: StatusDraft, reply: GetSuggestionsReply, entry: ParameterAssignments
+        self,
+        draft: StatusDraft,
+        entry: ParameterAssignments,
+        rules: Sequence[EarlyStoppingRule],
     ) -> Manifest:
         suffix = "".join(self._random.choices(_SUFFIX_LETTERS, k=_SUFFIX_LENGTH))
         assignment: Manifest = {
@@ -149,7 +218,7 @@ class SuggestionReconciler(Reconciler):
         }
         if entry.labels:
             assignment["labels"] = dict(entry.labels)
-        if reply.early_stopping_rules:
+        if rules:
             assignment["earlyStoppingRules"] = [
                 {
                     "name": rule.name,
@@ -157,7 +226,7 @@ class SuggestionReconciler(Reconciler):
                     "comparison": ComparisonType(rule.comparison).name.lower(),
                     "startStep": rule.start_step,
                 }
-                for rule in reply.early_stopping_rules
+                for rule in rules
             ]
         return assignment
 
@@ -181,3 +250,46 @@ class SuggestionReconciler(Reconciler):
             component=_COMPONENT,
             now=self._clock(),
         )
+
+
+async def _validate(
+    asked: Experiment, service: SuggestionService, stopping: EarlyStoppingService | None
+) -> None:
+    """Have the algorithms check their settings.
+
+    Raises:
+        PermanentError: They refuse, or cannot even say so; Katib gives up at either.
+    """
+    request = ValidateAlgorithmSettingsRequest(experiment=asked)
+    try:
+        await asyncio.to_thread(service.validate_algorithm_settings, request)
+        if stopping is not None and asked.spec.early_stopping is not None:
+            stopping.validate_early_stopping_settings(asked.spec.early_stopping)
+    except InputError:
+        raise
+    except Exception as error:
+        raise PermanentError(f"{type(error).__name__}: {error}") from error
+
+
+async def _ask(service: SuggestionService, request: GetSuggestionsRequest) -> GetSuggestionsReply:
+    """Get just as many assignments as are asked for.
+
+    Raises:
+        PermanentError: They are more or fewer.
+    """
+    reply = await asyncio.to_thread(service.get_suggestions, request)
+    if len(reply.parameter_assignments) != request.current_request_number:
+        raise PermanentError(
+            f"The response contains unexpected trials: {request.current_request_number} were "
+            f"asked for, not {len(reply.parameter_assignments)}"
+        )
+    return reply
+
+
+def _find_rules(
+    asked: Experiment, trials: tuple[Trial, ...], stopping: EarlyStoppingService | None
+) -> tuple[EarlyStoppingRule, ...]:
+    if stopping is None:
+        return ()
+    request = GetEarlyStoppingRulesRequest(experiment=asked, trials=trials)
+    return stopping.get_early_stopping_rules(request)

@@ -31,3 +31,6 @@ KILLED = "Killed"
 EARLY_STOPPED = "EarlyStopped"
 METRICS_UNAVAILABLE = "MetricsUnavailable"
 DEPLOYMENT_READY = "DeploymentReady"
+
+END_REACHED = "SuggestionEndReached"
+"""Reason of a suggestion that succeeded because nothing new is left to suggest."""

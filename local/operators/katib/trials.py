@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubeloop.local.client import Manifest
+from kubeloop.local.operators.conditions import conditions_of, find_condition
 from kubeloop.local.operators.controller import build_owner_reference, controller_owner
 from kubeloop.local.operators.katib.templates import render_trial
-from kubeloop.local.operators.katib.terms import EXPERIMENT_LABEL, TRIAL_FINALIZER
+from kubeloop.local.operators.katib.terms import (
+    END_REACHED,
+    EXPERIMENT_LABEL,
+    SUCCEEDED,
+    TRIAL_FINALIZER,
+)
 
 
 def own_trials(
@@ -31,6 +37,12 @@ def own_trials(
 def list_assignments(suggestion: Manifest | None) -> list[Manifest]:
     """What a suggestion has suggested up to now."""
     return list(((suggestion or {}).get("status") or {}).get("suggestions") or [])
+
+
+def has_ended(suggestion: Manifest) -> bool:
+    """Whether the algorithm has nothing new left to suggest."""
+    entry = find_condition(conditions_of(suggestion), SUCCEEDED)
+    return entry is not None and entry.get("reason") == END_REACHED
 
 
 def build_trial(experiment: Manifest, assignment: Manifest, *, template_text: str) -> Manifest:
