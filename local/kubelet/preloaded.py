@@ -111,6 +111,7 @@ def list_sources() -> dict[str, int]:
     those of an editable install, count each.
     """
     packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    packages |= {path for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
     installed = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages}
     files = {
         path
@@ -132,7 +133,7 @@ def is_current(sources: Mapping[str, int]) -> bool:
 
 def _modified(path: str) -> int | None:
     try:
-        return Path(path).stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns  # noqa: PTH116  # a Path costs more than the call
     except OSError:
         return None
 
