@@ -77,7 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         keys = sorted(key for key in self.server.objects if key.startswith(prefix))
         entries = "".join(
             f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z"
-            f"</LastModified><ETag>x</ETag><Size>{len(self.server.objects[key])}</Size></Contents>"
+            f"</LastModified><ETag>{escape(_etag(self.server.objects[key]))}</ETag>"
+            f"<Size>{len(self.server.objects[key])}</Size></Contents>"
             for key in keys
         )
         self._answer(

@@ -23,10 +23,10 @@ from kubeloop.local.kubelet.images import (
     resolve_program,
 )
 from kubeloop.local.kubelet.lightweight import (
-    EXECUTOR_MODULE,
     SOURCE_NAME,
     LightweightComponent,
     are_satisfied,
+    build_executor_start,
     parse_lightweight_command,
 )
 from kubeloop.local.kubelet.network import Translation
@@ -81,7 +81,8 @@ def build_process_spec(
     argv = resolve_program(argv, python=python)
     is_warm = is_own_python(python)
     if component := parse_lightweight_command(argv):
-        argv, env = _shorten_component(component, argv, env, python=python, context=context)
+        start = build_executor_start(python, mounted=mounts.locate)
+        argv, env = _shorten_component(component, argv, env, start=start, context=context)
     return ProcessSpec(
         name=f"{pod['metadata']['name']}/{container['name']}",
         argv=tuple(argv),
@@ -101,10 +102,11 @@ def _shorten_component(
     argv: list[str],
     env: dict[str, str],
     *,
-    python: str,
+    start: list[str],
     context: PodContext,
 ) -> tuple[list[str], dict[str, str]]:
     """Run KFP's executor without the shells around it, with the packages that it needs."""
+    python = start[0]
     missing = [
         install
         for install in component.installs
@@ -115,8 +117,7 @@ def _shorten_component(
         return argv, env
     source = Path(tempfile.mkdtemp(dir=context.folders.temporary)) / SOURCE_NAME
     source.write_text(component.source, "utf-8", "surrogatepass")
-    path_option = ("--component_module_path", str(source))
-    command = [python, "-m", EXECUTOR_MODULE, *path_option, *component.arguments]
+    command = [*start, "--component_module_path", str(source), *component.arguments]
     env = {**env, "_KFP_RUNTIME": "true"}
     if needed is None:
         return command, env

@@ -13,15 +13,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
 EXECUTOR_MODULE = "kfp.dsl.executor_main"
 SOURCE_NAME = "ephemeral_component.py"
+_ARTIFACT_MOUNTS = {
+    "_GCS_LOCAL_MOUNT_PREFIX": "/gcs",
+    "_MINIO_LOCAL_MOUNT_PREFIX": "/minio",
+    "_S3_LOCAL_MOUNT_PREFIX": "/s3",
+}
+_RUN_EXECUTOR = f"from {EXECUTOR_MODULE} import executor_main; executor_main()"
 
 _OPTIONS = frozenset({"--quiet", "-q", "--no-warn-script-location", "--no-deps"})
 _OPTIONS_WITH_VALUE = frozenset({"--index-url", "--extra-index-url", "--trusted-host"})
@@ -82,6 +89,26 @@ def parse_lightweight_command(argv: Sequence[str]) -> LightweightComponent | Non
     if len(rest) < 4 or rest[:2] != ["sh", "-ec"] or not _writes_and_runs(rest[2]):
         return None
     return LightweightComponent(source=rest[3], arguments=tuple(rest[4:]), installs=tuple(installs))
+
+
+def build_executor_start(python: str, *, mounted: Callable[[str], Path | None]) -> list[str]:
+    """How to start KFP's executor, before its own arguments.
+
+    Args:
+        python: The interpreter.
+        mounted: Where a path is really, None where nothing is mounted. The executor has the paths
+            in its code at which artifacts of object stores are mounted.
+    """
+    places = {
+        name: f"{folder}/"
+        for name, path in _ARTIFACT_MOUNTS.items()
+        if (folder := mounted(path)) is not None
+    }
+    if not places:
+        return [python, "-m", EXECUTOR_MODULE]
+    lines = [f"artifact_types.{name} = {place!r}" for name, place in places.items()]
+    code = ["from kfp.dsl.types import artifact_types", *lines, _RUN_EXECUTOR]
+    return [python, "-c", "\n".join(code)]
 
 
 def are_satisfied(requirements: Sequence[str]) -> bool:

@@ -79,6 +79,7 @@ class Pipelines:
             namespace=config.namespace,
             clock=config.clock,
             max_active_pods=config.max_active_pods,
+            copies=config.pipeline_root / ".copies",
         )
         service = Service(
             store=self._store,

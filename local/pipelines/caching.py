@@ -56,14 +56,20 @@ def fingerprint_of_parts(parts: dict[str, str]) -> str:
 
 
 def are_intact(artifacts: Iterable[Artifact]) -> bool:
-    """Whether recorded artifacts still hold what they held when they were recorded."""
+    """Whether recorded artifacts still hold what they held when they were recorded.
+
+    Those in object stores are believed to: nothing is written there twice.
+    """
     return all(
-        not artifact.digest or digest_uri(artifact.uri) == artifact.digest for artifact in artifacts
+        not artifact.digest
+        or not is_local(artifact.uri)
+        or digest_uri(artifact.uri) == artifact.digest
+        for artifact in artifacts
     )
 
 
 def _identity(artifact: Artifact) -> list[Any]:
-    content = digest_uri(artifact.uri) if is_local(artifact.uri) else ""
+    content = digest_uri(artifact.uri) if is_local(artifact.uri) else artifact.digest
     return [artifact.schema_title, content or artifact.uri, artifact.metadata]
 
 

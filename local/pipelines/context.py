@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubeloop.local.client import Client, Manifest
+from kubeloop.local.pipelines.object_stores import ObjectStores
 from kubeloop.local.pipelines.store import Store
 
 
@@ -78,3 +79,4 @@ class EngineContext:
     namespace: str
     clock: Callable[[], float]
     slots: Slots
+    stores: ObjectStores

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 from kubeloop.errors import (
     ExpiredError,
@@ -32,6 +33,7 @@ from kubeloop.local.pipelines.executor import (
     RUN_LABEL,
     TASK_ID_ANNOTATION,
 )
+from kubeloop.local.pipelines.object_stores import ObjectStores
 from kubeloop.local.pipelines.parsing import parse_pipeline
 from kubeloop.local.pipelines.recording import change_state
 from kubeloop.local.pipelines.records import Run, RuntimeState, TaskState, TaskType
@@ -56,7 +58,9 @@ class Engine:
         namespace: str,
         clock: Callable[[], float],
         max_active_pods: int,
+        copies: Path,
     ) -> None:
+        """Args: copies: folder for copies of what is in object stores."""
         self._client = client
         self._store = store
         self._namespace = namespace
@@ -67,6 +71,7 @@ class Engine:
             namespace=namespace,
             clock=clock,
             slots=Slots(max_active_pods),
+            stores=ObjectStores(client, namespace=namespace, folder=copies),
         )
         self._executions: dict[str, RunExecution] = {}
         self._pods: dict[str, PodBook] = {}

@@ -100,6 +100,7 @@ class RunExecution:
                     del self._due[identifier]
                     await self._visit(self._nodes[identifier])
         finally:
+            self._steps.close()
             for timer in self._timers.values():
                 timer.cancel()
             for identifier in self._nodes:

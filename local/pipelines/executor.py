@@ -1,8 +1,8 @@
 """What a container task gets: its executor input, its folder, its Pod.
 
 The contract is that of KFP's launcher. One thing differs: the paths handed to the task lie in the
-folder of the attempt, under the run's root, and not in `/tmp` or an object store; so nothing has
-to be uploaded, and two tasks (or two tries of one) never share a path.
+folder of the attempt, under the run's root, and not in `/tmp`; so two tasks (or two tries of one)
+never share a path, and nothing has to be uploaded unless the root is in an object store.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kubeloop.local.client import Manifest
 from kubeloop.local.kubelet.node import SHUTDOWN_GRACE_ANNOTATION
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.kubernetes_config import PodSettings
+from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.placeholders import (
     Scope,
     local_path,
@@ -50,6 +51,8 @@ class Plan:
     """The inputs that the component declares."""
     artifacts: Mapping[str, Sequence[Artifact]]
     folder: Path
+    uri: str = ""
+    """Of the folder, where it is the copy of one in an object store."""
     facts: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: Mapping[str, JsonValue] = field(default_factory=dict)
     """Inputs of the task beside those of the component: for placeholders only."""
@@ -65,7 +68,28 @@ class Plan:
 
     def artifact_uri(self, name: str) -> str:
         """Where the task is to write an output artifact."""
-        return str(self.folder / name)
+        return f"{self.uri}/{name}" if self.uri else str(self.folder / name)
+
+    def is_own(self, uri: str) -> bool:
+        """Whether a URI is of something in the attempt's folder in an object store."""
+        return bool(self.uri) and uri.startswith(f"{self.uri}/")
+
+    def locate(self, uri: str) -> Path | None:
+        """The path at which the task wrote an artifact; None where that is not on this machine."""
+        if self.is_own(uri):
+            return self.folder / uri.removeprefix(f"{self.uri}/")
+        return Path(local_path(uri)) if is_local(uri) else None
+
+    @property
+    def remote_inputs(self) -> tuple[Artifact, ...]:
+        """Input artifacts that are in object stores."""
+        given = [artifact for artifacts in self.artifacts.values() for artifact in artifacts]
+        return tuple(artifact for artifact in given if parse_location(artifact.uri))
+
+    @property
+    def remote_uris(self) -> tuple[str, ...]:
+        """Where those are."""
+        return tuple(artifact.uri for artifact in self.remote_inputs)
 
 
 def safe_name(name: str) -> str:

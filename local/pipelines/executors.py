@@ -25,8 +25,8 @@ def parse_executors(
         with faults.collecting():
             if container := node.child("container"):
                 config = dict(kubernetes.child("executors").child(label).mapping())
-                notes += [f"{label}: {note}" for note in describe_ignored(config)]
-                executors[label] = _parse_container(container, config)
+                parsed = executors[label] = _parse_container(container, config)
+                notes += [f"{label}: {note}" for note in parsed.notes]
             elif importer := node.child("importer"):
                 executors[label] = _parse_importer(importer)
             else:

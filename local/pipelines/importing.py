@@ -10,6 +10,7 @@ import asyncio
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.context import EngineContext
+from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.outputs import OutputArtifact, Outputs, digest_uri
 from kubeloop.local.pipelines.placeholders import Scope, resolve_text, resolve_value
 from kubeloop.local.pipelines.recording import Recorder
@@ -38,7 +39,10 @@ async def import_artifact(
         raise InputError(f"the importer {node.record.name!r} has no URI")
     metadata = resolve_value(dict(spec.metadata), scope)
     name = next(iter(node.component.output_artifacts), _OUTPUT)
-    digest = await asyncio.to_thread(digest_uri, uri)
+    if parse_location(uri):
+        digest = await context.stores.digest(uri)
+    else:
+        digest = await asyncio.to_thread(digest_uri, uri)
     item = OutputArtifact(name=name, spec=spec.artifact, uri=uri, metadata=metadata, digest=digest)
     known = None if spec.reimport else _find(item, run=run, context=context)
     with context.store.transaction():

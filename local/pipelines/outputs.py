@@ -117,21 +117,23 @@ def _read_artifacts(plan: Plan, name: str, described: Any) -> tuple[OutputArtifa
                 spec=spec,
                 uri=uri,
                 metadata=dict(spec.metadata) if metadata is None else metadata,
-                digest=digest_uri(uri),
+                digest=digest_path(path) if (path := plan.locate(uri)) else "",
             )
         )
     return tuple(artifacts)
 
 
 def digest_uri(uri: str) -> str:
-    """A digest of the content at a URI; empty where nothing is there or it is not local.
+    """A digest of the content at a URI; empty where nothing is there or it is not local."""
+    return digest_path(Path(local_path(uri))) if is_local(uri) else ""
+
+
+def digest_path(path: Path) -> str:
+    """A digest of a file or folder; empty where nothing is there.
 
     Content beyond a limit is told by its size and time of change instead of its bytes; a folder of
     very many files has no digest.
     """
-    if not is_local(uri):
-        return ""
-    path = Path(local_path(uri))
     digest = hashlib.sha256()
     budget, num_files = _HASHED_BYTES, 0
     try:

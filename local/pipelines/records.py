@@ -246,6 +246,8 @@ class Task:
     """The task whose outputs were taken."""
     error: str = ""
     status_message: str = ""
+    notes: tuple[str, ...] = ()
+    """What it asks for that has no effect on this machine, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -253,6 +253,7 @@ def render_task(task: Task, *, children: Iterable[Task], artifacts: Mapping[str,
                     "message": task.status_message,
                     "custom_properties": _present(
                         {
+                            "notes": list(task.notes),
                             "cached_from_task_id": task.cached_from,
                             "fingerprint_parts": task.fingerprint_parts,
                         }

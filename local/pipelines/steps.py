@@ -17,6 +17,7 @@ from typing import Any
 from kubeloop.errors import AlreadyExistsError, ApiError, InputError, NotFoundError
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Manifest
+from kubeloop.local.operators.events import record_event
 from kubeloop.local.pipelines import caching, ir
 from kubeloop.local.pipelines.claims import is_claim_step, run_claim_step
 from kubeloop.local.pipelines.context import EngineContext, PodBook
@@ -31,6 +32,7 @@ from kubeloop.local.pipelines.executor import (
 )
 from kubeloop.local.pipelines.importing import import_artifact
 from kubeloop.local.pipelines.kubernetes_config import PodSettings, build_pod_settings
+from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.outputs import read_outputs
 from kubeloop.local.pipelines.pods import (
     PodEnd,
@@ -43,6 +45,7 @@ from kubeloop.local.pipelines.pods import (
 from kubeloop.local.pipelines.recording import Recorder
 from kubeloop.local.pipelines.records import Attempt, Run, TaskState, new_id
 from kubeloop.local.pipelines.resolve import resolve_setting
+from kubeloop.local.pipelines.transfers import Transfers
 from kubeloop.local.pipelines.tree import Node
 
 Wake = Callable[[Node, float], None]
@@ -68,7 +71,12 @@ class StepRunner:
         self._pods = pods
         self._facts = facts
         self._wake = wake
+        self._transfers = Transfers(context.stores, wake=wake)
         self._stopping: set[str] = set()
+
+    def close(self) -> None:
+        """Give up what is going on beside the visits."""
+        self._transfers.close()
 
     async def visit(self, node: Node, *, is_canceling: bool) -> None:
         """Do what comes next for a step that has not ended.
@@ -92,6 +100,9 @@ class StepRunner:
         self._recorder.finish(node, state, error=error)
 
     async def _start(self, node: Node) -> None:
+        if self._transfers.is_underway(node):
+            await self._launch(node, self._settings(node))
+            return
         task = node.record
         delay = task.next_attempt_at - self._context.clock()
         if delay > 0:
@@ -126,6 +137,7 @@ class StepRunner:
         component = node.component
         container = component.executor
         assert isinstance(container, ir.ContainerSpec)
+        is_remote = parse_location(folder) is not None
         given = node.inputs
         declared = component.input_parameters
         return Plan(
@@ -141,7 +153,8 @@ class StepRunner:
                 name: self._context.store.get_artifacts(identifiers)
                 for name, identifiers in given.artifacts.items()
             },
-            folder=Path(folder),
+            folder=self._context.stores.path(folder) if is_remote else Path(folder),
+            uri=folder if is_remote else "",
             facts={
                 **self._facts,
                 "pipeline_task_name": node.record.name,
@@ -184,6 +197,8 @@ class StepRunner:
 
     async def _launch(self, node: Node, settings: PodSettings) -> None:
         """Start a new attempt, under a name and in a folder that no earlier one had."""
+        if not self._transfers.fetch(node, self._plan(node, self._run.root)):
+            return
         task = node.record
         number = task.attempt.number if task.attempt else 0
         while True:
@@ -194,16 +209,18 @@ class StepRunner:
                 pod_name=pod_name(task, number=number),
                 folder=f"{self._run.root}/{safe_name(task.name)}/{new_id()}",
             )
-            self._recorder.save(
-                node, replace(node.record, state=TaskState.RUNNING, attempt=attempt)
-            )
             plan = self._plan(node, attempt.folder)
+            notes = (*plan.container.notes, *self._transfers.describe_missing(plan))
+            self._recorder.save(
+                node,
+                replace(node.record, state=TaskState.RUNNING, attempt=attempt, notes=notes),
+            )
             prepare_folder(plan)
             pod = build_pod(
                 plan,
                 task=node.record,
                 attempt=attempt,
-                settings=settings,
+                settings=self._mount_copies(settings, plan),
                 namespace=self._context.namespace,
             )
             try:
@@ -214,6 +231,23 @@ class StepRunner:
         self._pods.update(created)
         attempt = replace(attempt, pod_uid=created["metadata"]["uid"])
         self._recorder.save(node, replace(node.record, attempt=attempt))
+        for note in notes:
+            await record_event(
+                self._context.client,
+                created,
+                type="Normal",
+                reason="NotApplied",
+                message=note,
+                component="pipelines",
+            )
+
+    def _mount_copies(self, settings: PodSettings, plan: Plan) -> PodSettings:
+        """Mount what was copied from object stores where KFP's SDK looks for it."""
+        for path, folder in self._transfers.mounts(plan).items():
+            if all(mount["mountPath"] != path for mount in settings.mounts):
+                source = {"path": str(folder), "type": "DirectoryOrCreate"}
+                settings.mount({"hostPath": source}, path)
+        return settings
 
     async def _follow(self, node: Node) -> None:
         """Look at the Pod of a running step."""
@@ -264,6 +298,8 @@ class StepRunner:
             outputs = await _in_thread(
                 lambda: read_outputs(plan), worthwhile=bool(plan.component.output_artifacts)
             )
+            if not self._transfers.put(node, plan, outputs):
+                return
         except InputError as error:
             self._fail(node, f"Task {task.name!r} failed: {error}.")
             return
@@ -300,6 +336,7 @@ class StepRunner:
         """Bring a step to its end in a run that is being terminated."""
         task = node.record
         if task.state is TaskState.PENDING:
+            self._transfers.cancel(node)
             self.finish(node, TaskState.NOT_RUN, message="not run: the run was terminated")
             return
         assert task.attempt is not None
