@@ -33,6 +33,7 @@ _OPERATIONS = {
     9: ("IS_SUBSTRING", "instr({}, ?) > 0"),
 }
 _NUMBERS = {name: number for number, (name, _) in _OPERATIONS.items()}
+_TAG_PREFIX = "tags."
 _VALUES = ("int_value", "long_value", "string_value", "timestamp_value")
 
 
@@ -44,6 +45,8 @@ class Listing(Generic[T]):
     key: str
     keys: Mapping[str, str]
     default: str = "created_at"
+    has_tags: bool = False
+    """Whether records have tags, which `tags.NAME` filters by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,15 +185,31 @@ def _read_predicate(listing: Listing[T], predicate: Mapping[str, Any]) -> tuple[
     if number not in _OPERATIONS:
         raise invalid(f"Filter operation {operation!r} is not one of {listed(_NUMBERS)}.")
     name, sql = _OPERATIONS[number]
-    column = f'"{_column(listing, str(fields.get("key", "")))}"'
+    key = str(fields.get("key", ""))
+    if listing.has_tags and key.startswith(_TAG_PREFIX):
+        return _read_tag_predicate(key.removeprefix(_TAG_PREFIX), name, fields)
+    column = f'"{_column(listing, key)}"'
     if name == "IN":
-        held = next((fields[f"{key}s"] for key in _VALUES if f"{key}s" in fields), None)
-        values = list((held or {}).get("values") or [])
+        kind = next((kind for kind in _VALUES if f"{kind}s" in fields), "string_value")
+        held = fields.get(f"{kind}s", {}).get("values") or []
+        values = [_read_value(kind, value) for value in held]
         return sql.format(column, ", ".join("?" * len(values))), values
-    kind = next((key for key in _VALUES if key in fields), None)
-    if kind is None:
+    kind = next((kind for kind in _VALUES if kind in fields), "")
+    if not kind:
         raise invalid(f"A filter predicate needs one value of {listed(_VALUES)}.")
     return sql.format(column), [_read_value(kind, fields[kind])]
+
+
+def _read_tag_predicate(
+    tag: str, operation: str, fields: Mapping[str, Any]
+) -> tuple[str, list[Any]]:
+    if operation != "EQUALS" or "string_value" not in fields:
+        raise invalid(f"Tag {tag!r} is filtered by EQUALS and a string_value.")
+    sql = (
+        "EXISTS (SELECT 1 FROM json_each(CAST(record AS TEXT), '$.tags') AS tag "
+        "WHERE tag.key = ? AND tag.value = ?)"
+    )
+    return sql, [tag, str(fields["string_value"])]
 
 
 def _read_value(kind: str, value: Any) -> Any:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kubeloop.local.pipelines.documents import (
-    MAX_PACKAGE_BYTES,
-    PipelineDocument,
-    document_from_json,
-    read_package,
-)
+from kubeloop.local.pipelines.documents import PipelineDocument, document_from_json
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.messages import as_message, text
 from kubeloop.local.pipelines.parsing import parse_pipeline
 from kubeloop.local.pipelines.records import PipelineRecord, PipelineVersion, new_id
 from kubeloop.local.pipelines.rendering import render_pipeline, render_version
 from kubeloop.local.pipelines.routes.http import read_message, reply, route
+from kubeloop.local.pipelines.routes.uploads import read_upload
 from kubeloop.local.pipelines.rpc_errors import (
     RpcCode,
     RpcError,
@@ -74,7 +68,7 @@ _VERSION_KEYS = {
     "created_at": "created_at",
     "description": "description",
 }
-_MULTIPART_OVERHEAD = 64 * 1024
+_MAX_TAG_CHARACTERS = 63
 
 
 class PipelineRoutes:
@@ -84,10 +78,16 @@ class PipelineRoutes:
         self._service = service
         self._store = service.store
         self._pipelines = Listing(
-            table=self._store.pipelines, key="pipeline_id", keys=_PIPELINE_KEYS
+            table=self._store.pipelines,
+            key="pipeline_id",
+            keys=_PIPELINE_KEYS,
+            has_tags=True,
         )
         self._versions = Listing(
-            table=self._store.versions, key="pipeline_version_id", keys=_VERSION_KEYS
+            table=self._store.versions,
+            key="pipeline_version_id",
+            keys=_VERSION_KEYS,
+            has_tags=True,
         )
 
     def routes(self) -> list[Route]:
@@ -104,30 +104,32 @@ class PipelineRoutes:
             route(f"{one}/versions", self.create_version, method="POST"),
             route(f"{one}/versions", self.list_versions, method="GET"),
             route(version, self.get_version, method="GET"),
+            route(version, self.update_version, method="PATCH"),
             route(version, self.delete_version, method="DELETE"),
             route(one, self.get, method="GET"),
+            route(one, self.update, method="PATCH"),
             route(one, self.delete, method="DELETE"),
         ]
 
     async def upload(self, request: Request) -> Response:
         """Create a pipeline and its first version from a package."""
         params = request.query_params
-        document = await _read_upload(request)
+        document = await read_upload(request)
         name = params.get("name") or document.name
         with self._store.transaction():
             pipeline = self._create_pipeline(
                 name,
                 display_name=params.get("display_name") or name,
                 description=params.get("description", ""),
-                tags=_tags(params.get("tags", "")),
+                tags=_read_tags(params.get("tags") or {}),
             )
-            self._create_version(pipeline, document, name=name)
+            self._create_version(pipeline, document, name=name, description=pipeline.description)
         return reply(render_pipeline(pipeline))
 
     async def upload_version(self, request: Request) -> Response:
         """Add a version to a pipeline from a package."""
         params = request.query_params
-        document = await _read_upload(request)
+        document = await read_upload(request)
         pipeline = self._get_pipeline(params.get("pipelineid", ""))
         version = self._create_version(
             pipeline,
@@ -136,6 +138,7 @@ class PipelineRoutes:
             display_name=params.get("display_name", ""),
             description=params.get("description", ""),
             code_source_url=params.get("code_source_url", ""),
+            tags=_read_tags(params.get("tags") or {}),
         )
         return reply(render_version(version))
 
@@ -167,6 +170,7 @@ class PipelineRoutes:
             display_name=text(written, "display_name"),
             description=text(written, "description"),
             code_source_url=text(written, "code_source_url"),
+            tags=_read_tags(written.get("tags", {})),
         )
         return reply(render_version(version))
 
@@ -221,6 +225,22 @@ class PipelineRoutes:
             self._store.pipelines.delete("pipeline_id = ?", (pipeline.pipeline_id,))
         return reply({})
 
+    async def update(self, request: Request) -> Response:
+        """Change what of a pipeline may change: its display name and its tags."""
+        pipeline = self._get_pipeline(request.path_params["pipeline_id"])
+        message = await read_message(request, kind="Pipeline", fields=_PIPELINE_FIELDS)
+        changed = replace(pipeline, **_changes(message))
+        self._store.pipelines.put(changed)
+        return reply(render_pipeline(changed))
+
+    async def update_version(self, request: Request) -> Response:
+        """Change what of a version may change: its display name and its tags."""
+        version = self._get_version(request)
+        message = await read_message(request, kind="PipelineVersion", fields=_VERSION_FIELDS)
+        changed = replace(version, **_changes(message))
+        self._store.versions.put(changed)
+        return reply(render_version(changed))
+
     async def get_version(self, request: Request) -> Response:
         return reply(render_version(self._get_version(request)))
 
@@ -235,7 +255,7 @@ class PipelineRoutes:
             name,
             display_name=text(message, "display_name") or name,
             description=text(message, "description"),
-            tags=message.get("tags") or {},
+            tags=_read_tags(message.get("tags", {})),
         )
 
     def _create_pipeline(
@@ -269,6 +289,7 @@ class PipelineRoutes:
         display_name: str = "",
         description: str = "",
         code_source_url: str = "",
+        tags: dict[str, str] | None = None,
     ) -> PipelineVersion:
         where = "pipeline_id = ? AND name = ?"
         if self._store.versions.count(Query(where=where, values=(pipeline.pipeline_id, name))):
@@ -285,6 +306,7 @@ class PipelineRoutes:
             created_at=self._service.clock(),
             code_source_url=code_source_url,
             spec=document.to_json(),
+            tags=tags or {},
         )
         self._store.versions.put(version)
         return version
@@ -303,24 +325,6 @@ class PipelineRoutes:
         return version
 
 
-async def _read_upload(request: Request) -> PipelineDocument:
-    declared = request.headers.get("content-length", "")
-    if not declared.isdigit() or int(declared) > MAX_PACKAGE_BYTES + _MULTIPART_OVERHEAD:
-        raise invalid(f"The upload is larger than {MAX_PACKAGE_BYTES} bytes, or does not say.")
-    try:
-        async with request.form(max_files=1, max_fields=8) as form:
-            uploaded = form.get("uploadfile")
-            if not isinstance(uploaded, UploadFile):
-                raise invalid("The upload has no file in its field 'uploadfile'.")
-            data = await uploaded.read()
-            file_name = uploaded.filename or ""
-    except MultiPartException as error:
-        raise invalid(f"The upload is no multipart form: {error.message}.") from error
-    document = await asyncio.to_thread(read_package, data, file_name=file_name)
-    parse_pipeline(document)
-    return document
-
-
 def _document_of(written: dict[str, Any]) -> PipelineDocument:
     if "pipeline_spec" not in written:
         raise invalid(
@@ -332,9 +336,25 @@ def _document_of(written: dict[str, Any]) -> PipelineDocument:
     return document
 
 
-def _tags(written: str) -> dict[str, str]:
+def _changes(message: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record that an update sets; what it does not name stays."""
+    changes: dict[str, Any] = {}
+    if name := text(message, "display_name"):
+        changes["display_name"] = name
+    if "tags" in message:
+        changes["tags"] = _read_tags(message["tags"])
+    return changes
+
+
+def _read_tags(value: Any) -> dict[str, str]:
+    """The labels of a pipeline or version: JSON of an object of texts, or the object."""
     try:
-        tags = json.loads(written) if written else {}
+        tags = json.loads(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise invalid(f"The tags {written!r} are not JSON: {error}.") from error
-    return {str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {}
+        raise invalid(f"The tags {value!r} are not JSON: {error}.") from error
+    if not isinstance(tags, dict) or not all(isinstance(item, str) for item in tags.values()):
+        raise invalid(f"Tags are an object of texts, not {value!r}.")
+    for item in (*tags, *tags.values()):
+        if len(item) > _MAX_TAG_CHARACTERS:
+            raise invalid(f"The tag {item!r} is longer than {_MAX_TAG_CHARACTERS} characters.")
+    return tags
