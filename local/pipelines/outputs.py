@@ -21,6 +21,9 @@ from kubeloop.local.pipelines.executor import Plan, is_local
 from kubeloop.local.pipelines.placeholders import local_path
 from kubeloop.local.pipelines.values import JsonValue, canonical, describe_type, parse_text
 
+EXECUTOR_LOGS = "executor-logs"
+"""Name of the artifact that holds what a step printed; followed by the index of a retry."""
+
 _HASHED_BYTES = 256 * 1024 * 1024  # of one artifact; beyond, sizes and times stand for content
 _MAX_FILES = 20_000
 _CHUNK_BYTES = 1024 * 1024
@@ -44,6 +47,25 @@ class Outputs:
 
     parameters: dict[str, JsonValue]
     artifacts: dict[str, tuple[OutputArtifact, ...]]
+
+
+NOTHING = Outputs(parameters={}, artifacts={})
+
+
+def keep_log(plan: Plan, log: str, *, retry_index: int) -> Outputs:
+    """Keep what an attempt printed as an artifact beside its others, as KFP's launcher does."""
+    if not log:
+        return NOTHING
+    name = f"{EXECUTOR_LOGS}-{retry_index}" if retry_index else EXECUTOR_LOGS
+    (plan.folder / name).write_text(log, "utf-8", "surrogateescape")
+    artifact = OutputArtifact(
+        name=name,
+        spec=ir.ArtifactSpec(schema_title="system.Artifact"),
+        uri=plan.artifact_uri(name),
+        metadata={},
+        digest="",
+    )
+    return Outputs(parameters={}, artifacts={name: (artifact,)})
 
 
 def read_outputs(plan: Plan) -> Outputs:

@@ -70,14 +70,17 @@ class Recorder:
                 )
 
     def record_outputs(self, node: Node, outputs: Outputs) -> TaskValues:
-        """Store the artifacts that a task gave. To be called in a transaction with its end."""
+        """Store the artifacts that a task gave; answers them with those of its earlier attempts.
+
+        To be called in a transaction with the attempt's end.
+        """
         identifiers = {
             name: tuple(self._create(node.record, item) for item in items)
             for name, items in outputs.artifacts.items()
         }
         values = TaskValues(parameters=outputs.parameters, artifacts=identifiers)
         self.relate_outputs(node.record, values)
-        return values
+        return replace(values, artifacts={**node.outputs.artifacts, **identifiers})
 
     def relate_outputs(self, task: Task, values: TaskValues) -> None:
         """Store that a task gave artifacts which exist already."""

@@ -33,7 +33,7 @@ from kubeloop.local.pipelines.executor import (
 from kubeloop.local.pipelines.importing import import_artifact
 from kubeloop.local.pipelines.kubernetes_config import PodSettings, build_pod_settings
 from kubeloop.local.pipelines.object_stores import parse_location
-from kubeloop.local.pipelines.outputs import read_outputs
+from kubeloop.local.pipelines.outputs import NOTHING, Outputs, keep_log, read_outputs
 from kubeloop.local.pipelines.pods import (
     PodEnd,
     describe_end,
@@ -268,10 +268,13 @@ class StepRunner:
         if end.is_lost:
             await self._relaunch(node)
         elif end.succeeded:
-            await self._complete(node)
+            await self._complete(node, log=await self._read_log(pod))
         else:
             log = await self._read_log(pod)
-            self._fail(node, describe_end(task.name, end, log=log))
+            plan = self._plan(node, task.attempt.folder)
+            kept = keep_log(plan, log, retry_index=task.attempt.retry_index)
+            await self._transfers.put_log(plan, kept)
+            self._fail(node, describe_end(task.name, end, log=log), kept=kept)
 
     async def _relaunch(self, node: Node) -> None:
         """Run a step again whose Pod was lost with the process that ran it."""
@@ -289,7 +292,7 @@ class StepRunner:
                 replace(task, start_time=start, status_message=waiting),
             )
 
-    async def _complete(self, node: Node) -> None:
+    async def _complete(self, node: Node, *, log: str = "") -> None:
         """Record what a step left that exited with 0."""
         task = node.record
         assert task.attempt is not None
@@ -298,6 +301,8 @@ class StepRunner:
             outputs = await _in_thread(
                 lambda: read_outputs(plan), worthwhile=bool(plan.component.output_artifacts)
             )
+            kept = keep_log(plan, log, retry_index=task.attempt.retry_index)
+            outputs = replace(outputs, artifacts={**outputs.artifacts, **kept.artifacts})
             if not self._transfers.put(node, plan, outputs):
                 return
         except InputError as error:
@@ -308,12 +313,17 @@ class StepRunner:
             values = self._recorder.record_outputs(node, outputs)
             self._recorder.finish(node, TaskState.SUCCEEDED, outputs=values)
 
-    def _fail(self, node: Node, error: str) -> None:
+    def _fail(self, node: Node, error: str, *, kept: Outputs = NOTHING) -> None:
         """End a failed attempt: try again where the task's retry policy says so."""
         assert node.spec is not None
         assert node.record.attempt is not None
+        with self._context.store.transaction():
+            node.record = replace(node.record, outputs=self._recorder.record_outputs(node, kept))
+            self._end_attempt(node, node.spec.retry, error)
+
+    def _end_attempt(self, node: Node, policy: ir.RetryPolicy, error: str) -> None:
+        assert node.record.attempt is not None
         task = node.record
-        policy = node.spec.retry
         failed_pods = (*task.failed_pods, node.record.attempt.pod_name)
         if task.retries_used >= policy.max_retries:
             node.record = replace(task, failed_pods=failed_pods)

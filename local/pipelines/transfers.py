@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from kubeloop.errors import InputError
 from kubeloop.local.pipelines.executor import Plan
 from kubeloop.local.pipelines.object_stores import (
     Location,
@@ -46,6 +47,12 @@ class Transfers:
             InputError: The store does not take them.
         """
         return not plan.uri or self._go_on(node, lambda: self._put(plan, outputs))
+
+    async def put_log(self, plan: Plan, log: Outputs) -> None:
+        """Bring the log of a failed attempt to its store, if that can be."""
+        if plan.uri:
+            with contextlib.suppress(InputError):
+                await self._put(plan, log)
 
     def mounts(self, plan: Plan) -> dict[str, Path]:
         """Where a step's container sees the copies, and what is mounted there."""

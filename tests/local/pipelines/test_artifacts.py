@@ -102,7 +102,7 @@ def test_artifact_relations_are_listed_by_task_and_side(runner: Any) -> None:
     inputs = runner.http("GET", "artifact_tasks", params={"task_ids": task_id, "type": "INPUT"})
     outputs = runner.http("GET", "artifact_tasks", params={"task_ids": task_id, "type": "OUTPUT"})
     assert [item["key"] for item in inputs.json()["artifact_tasks"]] == ["data"]
-    assert outputs.json()["artifact_tasks"] == []
+    assert [item["key"] for item in outputs.json()["artifact_tasks"]] == ["executor-logs"]
 
 
 def test_a_pipelines_output_artifact_is_its_tasks_artifact(runner: Any) -> None:
@@ -134,3 +134,21 @@ def test_an_artifacts_bytes_can_be_read_through_the_api(runner: Any) -> None:
     task_id = run.task("write")["task_id"]
     reply = runner.http("GET", f"runs/{run.run_id}/nodes/{task_id}/artifacts/data:read")
     assert reply.json() == {"data": "aGVsbG8="}
+
+
+def test_what_a_step_printed_is_an_artifact_of_each_attempt(runner: Any, tmp_path: Path) -> None:
+    @dsl.container_component
+    def say_twice(marker: str):
+        script = 'echo "here $KFP_RETRY_INDEX"; test -e "$0" || { touch "$0"; exit 3; }'
+        return dsl.ContainerSpec(image="busybox", command=["sh", "-c", script], args=[marker])
+
+    @dsl.pipeline(name="printing")
+    def printing(marker: str):
+        say_twice(marker=marker).set_retry(1, backoff_duration="0s").set_caching_options(False)
+
+    run = runner.run(printing, marker=str(tmp_path / "marker"))
+    assert run.state == "SUCCEEDED", run.error
+    names = ("executor-logs", "executor-logs-1")
+    logs = [run.artifacts("say-twice", name)[0] for name in names]
+    assert [Path(log["uri"]).read_text() for log in logs] == ["here 0\n", "here 1\n"]
+    assert {log["type"] for log in logs} == {"Artifact"}

@@ -83,7 +83,7 @@ def configured(
         "region": "us-east-1",
         "credentials": {
             "secretRef": {
-                "secretName": "mlpipeline-minio-artifact",
+                "secretName": "store-keys",
                 "accessKeyKey": "accesskey",
                 "secretKeyKey": "secretkey",
             }
@@ -93,7 +93,7 @@ def configured(
     keys = {name: base64.b64encode(b"key").decode() for name in ("accesskey", "secretkey")}
     with running_pipelines(tmp_path_factory.mktemp("stores")) as stage:
         for kind, name, data in (
-            ("Secret", "mlpipeline-minio-artifact", keys),
+            ("Secret", "store-keys", keys),
             ("ConfigMap", "kfp-launcher", {"providers": providers}),
         ):
             metadata = {"name": name, "namespace": "default"}
