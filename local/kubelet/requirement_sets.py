@@ -103,12 +103,12 @@ class RequirementSets:
             python: The interpreter whose environment the packages come on top of.
             env: The container's environment; pip's variables in it count.
         """
-        wanted = [
-            [list(install.options), sorted(map(_identify, install.requirements), key=str)]
-            for install in installs
-        ]
-        if any(None in requirements for _, requirements in wanted):
-            return None
+        wanted = []
+        for install in installs:
+            identities = [_identify(requirement) for requirement in install.requirements]
+            if None in identities:
+                return None
+            wanted.append([list(install.options), sorted(identities, key=str)])
         pip = {key: value for key, value in env.items() if key.startswith("PIP_")}
         facts = {
             "installs": wanted,

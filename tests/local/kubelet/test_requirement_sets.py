@@ -53,7 +53,7 @@ def install(wanted: RequirementSet, **env: str) -> tuple[int, str]:
 def test_a_set_has_what_is_missing_and_sees_the_environment(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path, "parcel", content="delivered", requires=["packaging"])
     wanted = find(RequirementSets(tmp_path / "sets"), str(wheel))
-    assert not wanted.is_ready
+    assert not wanted.folder.exists()
 
     code, output = install(wanted)
 
@@ -103,7 +103,7 @@ def test_a_broken_installation_is_not_kept_and_ends_the_program(tmp_path: Path) 
     assert "No matching distribution found for parcel" in output
     assert "Failed to install the component's packages" in output
     assert "delivered" not in output
-    assert not wanted.is_ready
+    assert not wanted.folder.exists()
     build_wheel(tmp_path / "wheels", "parcel", content="delivered")
     code, output = install(wanted, PIP_FIND_LINKS=str(tmp_path / "wheels"))
     assert code == 0, output

@@ -14,7 +14,7 @@ from kfp import dsl
 from kfp_server_api.exceptions import ApiException
 from minio import Minio
 
-from kubeloop.testing.pipelines import running_pipelines
+from kubeloop.testing.pipelines import PipelinesStage, running_pipelines
 from kubeloop.testing.s3_server import s3_server
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -74,9 +74,7 @@ def bucket(endpoint: str) -> Minio:
 
 
 @pytest.fixture(scope="module")
-def configured(
-    endpoint: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[Callable[[Any, Path], Any]], Any]]:
+def configured(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PipelinesStage]:
     """A stage of its own, whose namespace is configured for the store as KFP's is."""
     default = {
         "endpoint": endpoint,
@@ -103,7 +101,7 @@ def configured(
 
 
 @pytest.fixture
-def runner(configured: Any, make_runner: Callable[[Any], Any]) -> Any:
+def runner(configured: PipelinesStage, make_runner: Callable[[Any], Any]) -> Any:
     return make_runner(configured)
 
 
