@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from kubeloop.katib.suggestion.cma_es import CmaEsSearch
 from kubeloop.katib.suggestion.grid import GridSearch
 from kubeloop.katib.suggestion.random_search import RandomSearch
 from kubeloop.katib.suggestion.service import ALGORITHMS
-from kubeloop.katib.suggestion.tpe import TpeSearch
+from kubeloop.katib.suggestion.sobol import SobolSearch
+from kubeloop.katib.suggestion.tpe import MultivariateTpeSearch, TpeSearch
 
 ALGORITHMS.register("random", RandomSearch)
-ALGORITHMS.register("tpe", TpeSearch)
 ALGORITHMS.register("grid", GridSearch)
+ALGORITHMS.register("sobol", SobolSearch)
+ALGORITHMS.register("tpe", TpeSearch)
+ALGORITHMS.register("multivariate-tpe", MultivariateTpeSearch)
+ALGORITHMS.register("cmaes", CmaEsSearch)

@@ -6,70 +6,79 @@ Source: Katib's `grid` (optuna), pkg/suggestion/v1beta1/optuna.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
-from kubeloop.katib.suggestion.messages import (
-    AlgorithmSpec,
-    GetSuggestionsReply,
-    GetSuggestionsRequest,
-    ParameterAssignments,
-    ValidateAlgorithmSettingsRequest,
-)
-from kubeloop.katib.suggestion.randomness import make_generator, suggestion_numbers
-from kubeloop.katib.suggestion.service import InvalidSettingsError, SuggestionService
-from kubeloop.katib.suggestion.settings import RANDOM_STATE, parse_settings
-from kubeloop.katib.suggestion.space import assign, parse_space
+from kubeloop.katib.suggestion.randomness import make_generator
+from kubeloop.katib.suggestion.service import InvalidSettingsError
+from kubeloop.katib.suggestion.space import Dimension
+from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
 
 
-class GridSearch(SuggestionService):
-    """Katib's `grid`: every double needs a step, an int has step 1 by default."""
+class GridSearch(SpaceSearch):
+    """Katib's `grid`: every double needs a step, an int has step 1 by default.
 
-    def get_suggestions(self, request: GetSuggestionsRequest) -> GetSuggestionsReply:
-        spec = request.experiment.spec
-        dimensions = parse_space(spec)
-        axes = [dimension.grid() for dimension in dimensions]
-        numbers = suggestion_numbers(request)
-        num_combinations = _count(axes)
-        if numbers.stop > num_combinations:
+    Where a trial came to nothing and more are asked for than there are combinations, those without
+    a trial that counts are suggested again.
+    """
+
+    def propose(self, problem: Problem, numbers: range) -> Iterator[Sequence[str]]:
+        num_combinations = _count(problem.dimensions)
+        order = islice(_order(problem.settings.seed, num_combinations), numbers.start, None)
+        yield from (_pick(problem.dimensions, index) for index in islice(order, len(numbers)))
+        num_left = numbers.stop - max(numbers.start, num_combinations)
+        if num_left <= 0:
+            return
+        missing = list(islice(_find_missing(problem), num_left))
+        if len(missing) < num_left:
             raise InvalidSettingsError(
                 f"the grid has {num_combinations} combinations and all of them were suggested"
             )
-        order = _order(spec.algorithm, num_combinations)
-        return GetSuggestionsReply(
-            parameter_assignments=tuple(
-                ParameterAssignments(assignments=assign(dimensions, _pick(axes, order[number])))
-                for number in numbers
-            )
-        )
+        yield from missing
 
-    def validate_algorithm_settings(self, request: ValidateAlgorithmSettingsRequest) -> None:
-        spec = request.experiment.spec
-        parse_settings(spec.algorithm, [RANDOM_STATE])
-        num_combinations = _count([dimension.grid() for dimension in parse_space(spec)])
-        if spec.max_trial_count > num_combinations:
+    def check(self, problem: Problem) -> None:
+        num_combinations = _count(problem.dimensions)
+        if problem.spec.max_trial_count > num_combinations:
             raise InvalidSettingsError(
-                f"maxTrialCount {spec.max_trial_count} is above the grid's "
+                f"maxTrialCount {problem.spec.max_trial_count} is above the grid's "
                 f"{num_combinations} combinations"
             )
 
 
-def _count(axes: Sequence[Sequence[str]]) -> int:
-    return math.prod(len(axis) for axis in axes)
+def _count(dimensions: Sequence[Dimension]) -> int:
+    return math.prod(dimension.count_values() for dimension in dimensions)
 
 
-def _order(algorithm: AlgorithmSpec, num_combinations: int) -> Sequence[int]:
-    seed = parse_settings(algorithm, [RANDOM_STATE]).get(RANDOM_STATE.name)
+def _order(seed: int | None, num_combinations: int) -> Iterable[int]:
+    """Indices of all combinations; shuffled step by step, so that large grids cost nothing."""
     if seed is None:
-        return range(num_combinations)
-    order = list(range(num_combinations))
-    make_generator(seed, 0).shuffle(order)
-    return order
+        yield from range(num_combinations)
+        return
+    generator = make_generator(seed, 0)
+    moved: dict[int, int] = {}
+    for position in range(num_combinations):
+        other = generator.randrange(position, num_combinations)
+        yield moved.get(other, other)
+        moved[other] = moved.pop(position, position)
 
 
-def _pick(axes: Sequence[Sequence[str]], index: int) -> list[str]:
+def _pick(dimensions: Sequence[Dimension], index: int) -> list[str]:
     """The combination with this index; the last parameter changes fastest."""
     texts = []
-    for axis in reversed(axes):
-        index, position = divmod(index, len(axis))
-        texts.append(axis[position])
+    for dimension in reversed(dimensions):
+        index, position = divmod(index, dimension.count_values())
+        texts.append(dimension.value_at(position))
     return texts[::-1]
+
+
+def _find_missing(problem: Problem) -> Iterator[list[str]]:
+    """Combinations of which no trial is known."""
+    names = [dimension.name for dimension in problem.dimensions]
+    seen = set()
+    for trial in problem.trials:
+        values = {entry.name: entry.value for entry in trial.spec.parameter_assignments}
+        seen.add(tuple(values.get(name) for name in names))
+    for index in _order(problem.settings.seed, _count(problem.dimensions)):
+        texts = _pick(problem.dimensions, index)
+        if tuple(texts) not in seen:
+            yield texts

@@ -18,7 +18,7 @@ def suggestion_numbers(request: GetSuggestionsRequest) -> range:
     )
 
 
-def make_generator(seed: float | None, number: int) -> random.Random:
+def make_generator(seed: int | None, number: int) -> random.Random:
     """The generator of one suggestion; without a seed, another one every time."""
     # Not for secrets: search has to be repeatable.
     return random.Random() if seed is None else random.Random(f"{seed}/{number}")  # noqa: S311

@@ -44,7 +44,15 @@ class Dimension(ABC):
 
     @abstractmethod
     def from_unit(self, position: float) -> str:
-        """The value at `position` in [0, 1), by the parameter's distribution."""
+        """The value at `position` in [0, 1], by the parameter's distribution."""
+
+    @abstractmethod
+    def to_unit(self, text: str) -> float:
+        """A position of the value: the middle of those that have it.
+
+        Raises:
+            ValueError: The text is no value of this parameter.
+        """
 
     @abstractmethod
     def distribution(self) -> BaseDistribution:
@@ -63,12 +71,16 @@ class Dimension(ABC):
         """The text of a value that Optuna suggests."""
 
     @abstractmethod
-    def grid(self) -> tuple[str, ...]:
-        """All values, in order.
+    def count_values(self) -> int:
+        """How many values there are.
 
         Raises:
             InvalidSettingsError: There are infinitely many.
         """
+
+    @abstractmethod
+    def value_at(self, index: int) -> str:
+        """One of the countable values, in their order."""
 
 
 class Choice(Dimension):
@@ -81,7 +93,10 @@ class Choice(Dimension):
             raise InvalidSettingsError(f"parameter {name} needs a list of values")
 
     def from_unit(self, position: float) -> str:
-        return self._choices[int(position * len(self._choices))]
+        return self._choices[_index(position, len(self._choices))]
+
+    def to_unit(self, text: str) -> float:
+        return (self._choices.index(text) + 0.5) / len(self._choices)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
@@ -96,8 +111,11 @@ class Choice(Dimension):
     def decode(self, coordinate: Coordinate) -> str:
         return str(coordinate)
 
-    def grid(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self._choices))
+    def count_values(self) -> int:
+        return len(set(self._choices))
+
+    def value_at(self, index: int) -> str:
+        return tuple(dict.fromkeys(self._choices))[index]
 
 
 class Range(Dimension):
@@ -131,8 +149,14 @@ class Range(Dimension):
         if self._kind in _LOGARITHMIC or self._kind in _NORMAL:
             return self._render(self._quantile(position))
         if self._step is not None:
-            return self._on_step(int(position * (self._num_steps + 1)))
+            return self._on_step(_index(position, self._num_steps + 1))
         return self._render(float(self._low) + position * (float(self._high) - float(self._low)))
+
+    def to_unit(self, text: str) -> float:
+        coordinate = self.encode(text)
+        if self._step is not None and self._kind not in (*_LOGARITHMIC, *_NORMAL):
+            return (float(coordinate) + 0.5) / (self._num_steps + 1)
+        return self._position(float(text))
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import FloatDistribution, IntDistribution
@@ -163,10 +187,13 @@ class Range(Dimension):
             return self._on_step(int(coordinate))
         return self._render(float(coordinate))
 
-    def grid(self) -> tuple[str, ...]:
+    def count_values(self) -> int:
         if self._step is None:
             raise InvalidSettingsError(f"parameter {self.name} of type double needs a step")
-        return tuple(self._on_step(index) for index in range(self._num_steps + 1))
+        return self._num_steps + 1
+
+    def value_at(self, index: int) -> str:
+        return self._on_step(index)
 
     def _parse(self, field: str, text: str) -> Decimal:
         try:
@@ -196,14 +223,15 @@ class Range(Dimension):
         return math.exp(value) if self._kind in _LOGARITHMIC else value
 
     def _position(self, value: float) -> float:
-        """The inverse of `_quantile` for the normal kinds."""
+        """The inverse of `_quantile`."""
         low, high = self._scaled_bounds()
         if low == high:
-            return 0.0
-        bell = NormalDist((low + high) / 2, (high - low) / _NUM_DEVIATIONS)
-        first, last = bell.cdf(low), bell.cdf(high)
+            return 0.5
         scaled = math.log(value) if self._kind in _LOGARITHMIC else value
-        return min(max((bell.cdf(scaled) - first) / (last - first), 0.0), 1.0)
+        if self._kind in _NORMAL:
+            bell = NormalDist((low + high) / 2, (high - low) / _NUM_DEVIATIONS)
+            low, high, scaled = bell.cdf(low), bell.cdf(high), bell.cdf(scaled)
+        return min(max((scaled - low) / (high - low), 0.0), 1.0)
 
     def _scaled_bounds(self) -> tuple[float, float]:
         low, high = float(self._low), float(self._high)
@@ -237,6 +265,10 @@ def parse_space(spec: ExperimentSpec) -> tuple[Dimension, ...]:
     """
     if not spec.parameters:
         raise InvalidSettingsError("the experiment has no parameters to search over")
+    names = [parameter.name for parameter in spec.parameters]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidSettingsError(f"parameter {name} is there {names.count(name)} times")
     return tuple(_parse_dimension(parameter) for parameter in spec.parameters)
 
 
@@ -256,3 +288,7 @@ def _parse_dimension(parameter: ParameterSpec) -> Dimension:
     if parameter.parameter_type in (ParameterType.CATEGORICAL, ParameterType.DISCRETE):
         return Choice(parameter.name, parameter.feasible_space.list)
     raise InvalidSettingsError(f"parameter {parameter.name} has no known type")
+
+
+def _index(position: float, num: int) -> int:
+    return min(int(position * num), num - 1)

@@ -1,147 +1,162 @@
-"""Tree-structured Parzen estimator, on Optuna.
+"""Tree-structured Parzen estimators, on Optuna.
 
 The study is built anew for every request from the trials that exist: those with an objective are
 told to Optuna as complete, those that still run as running, so that parallel suggestions keep apart
 (the constant liar).
 
-Source: Katib's `tpe` (hyperopt), pkg/suggestion/v1beta1/hyperopt; Bergstra et al., Algorithms for
-Hyper-Parameter Optimization, 2011.
+Source: Katib's `tpe` (hyperopt) and `multivariate-tpe` (optuna), pkg/suggestion/v1beta1; Bergstra
+et al., Algorithms for Hyper-Parameter Optimization, 2011.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from kubeloop.katib.suggestion.messages import (
-    ExperimentSpec,
-    GetSuggestionsReply,
-    GetSuggestionsRequest,
-    ObjectiveType,
-    ParameterAssignments,
-    Trial,
-    TrialConditionType,
-    ValidateAlgorithmSettingsRequest,
-)
-from kubeloop.katib.suggestion.randomness import make_generator, suggestion_numbers
-from kubeloop.katib.suggestion.service import SuggestionService
-from kubeloop.katib.suggestion.settings import RANDOM_STATE, Number, Setting, parse_settings
-from kubeloop.katib.suggestion.space import Dimension, assign, parse_space
+from kubeloop.katib.suggestion.messages import ExperimentSpec
+from kubeloop.katib.suggestion.randomness import make_generator
+from kubeloop.katib.suggestion.settings import RANDOM_STATE, Setting, Settings, count
+from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
+from kubeloop.katib.suggestion.trials import Point, find_points
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.samplers import TPESampler
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_SETTINGS = (
-    Setting(name="gamma", type=float, is_allowed=lambda v: 0 < v < 1, rule="a number in (0, 1)"),
-    Setting(name="prior_weight", type=float, is_allowed=lambda v: v > 0, rule="a number above 0"),
-    Setting(
-        name="n_EI_candidates", type=int, is_allowed=lambda v: v > 0, rule="an integer above 0"
-    ),
-    RANDOM_STATE,
-)
-_COMPLETE = (TrialConditionType.SUCCEEDED, TrialConditionType.EARLYSTOPPED)
-_ACTIVE = (TrialConditionType.CREATED, TrialConditionType.RUNNING, TrialConditionType.UNKNOWN)
 _MAX_STARTUP_TRIALS = 10  # Optuna's own
 _STARTUP_SHARE = 3
 _MAX_GOOD_TRIALS = 25  # hyperopt's and Optuna's bound of the better group
+_MAX_ATTEMPTS = 8
+
+Options = dict[str, Any]  # keyword arguments of Optuna's sampler
 
 
-class TpeSearch(SuggestionService):
+class ParzenSearch(SpaceSearch):
+    """What both estimators do; values that were tried already are drawn again a few times."""
+
+    @abstractmethod
+    def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:
+        """The sampler's keyword arguments."""
+
+    def propose(self, problem: Problem, numbers: range) -> Iterator[Sequence[str]]:
+        points = find_points(problem.dimensions, problem.trials)
+        distributions = {d.name: d.distribution() for d in problem.dimensions}
+        study = _build_study(problem, points, distributions)
+        options = self.configure(problem.settings, problem.spec)
+        seen = {point.texts for point in points}
+        for number in numbers:
+            generator = make_generator(problem.settings.seed, number)
+            for _ in range(_MAX_ATTEMPTS):
+                study.sampler = _build_sampler({**options, "seed": generator.getrandbits(32)})
+                values = study.ask(distributions).params
+                texts = tuple(d.decode(values[d.name]) for d in problem.dimensions)
+                if texts not in seen:
+                    break
+            seen.add(texts)
+            yield texts
+
+
+class TpeSearch(ParzenSearch):
     """Katib's `tpe`.
 
     The search starts with random suggestions: ten, or a third of a smaller budget, and at least as
     many as run in parallel.
     """
 
-    def get_suggestions(self, request: GetSuggestionsRequest) -> GetSuggestionsReply:
-        spec = request.experiment.spec
-        dimensions = parse_space(spec)
-        settings = parse_settings(spec.algorithm, _SETTINGS)
-        study = _build_study(spec, dimensions, request.trials)
-        distributions = {d.name: d.distribution() for d in dimensions}
-        suggestions = []
-        for number in suggestion_numbers(request):
-            study.sampler = _build_sampler(spec, settings, number)
-            values = study.ask(distributions).params
-            texts = [dimension.decode(values[dimension.name]) for dimension in dimensions]
-            suggestions.append(ParameterAssignments(assignments=assign(dimensions, texts)))
-        return GetSuggestionsReply(parameter_assignments=tuple(suggestions))
+    known_settings: ClassVar[tuple[Setting, ...]] = (
+        Setting(
+            name="gamma",
+            type=float,
+            is_allowed=lambda value: 0 < value < 1,
+            rule="a number in (0, 1)",
+        ),
+        Setting(
+            name="prior_weight",
+            type=float,
+            is_allowed=lambda value: value > 0 and math.isfinite(value),
+            rule="a number above 0",
+        ),
+        Setting(
+            name="n_EI_candidates",
+            type=int,
+            is_allowed=lambda value: value > 0,
+            rule="an integer above 0",
+        ),
+        RANDOM_STATE,
+    )
 
-    def validate_algorithm_settings(self, request: ValidateAlgorithmSettingsRequest) -> None:
-        spec = request.experiment.spec
-        parse_settings(spec.algorithm, _SETTINGS)
-        parse_space(spec)
+    def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:
+        options: Options = {"n_startup_trials": _count_startup_trials(spec)}
+        if settings.has("n_EI_candidates"):
+            options["n_ei_candidates"] = settings.integer("n_EI_candidates")
+        if settings.has("prior_weight"):
+            options["prior_weight"] = settings.number("prior_weight")
+        if settings.has("gamma"):
+            gamma = settings.number("gamma")
+            options["gamma"] = lambda n: min(math.ceil(gamma * math.sqrt(n)), _MAX_GOOD_TRIALS)
+        return options
+
+
+class MultivariateTpeSearch(ParzenSearch):
+    """Katib's `multivariate-tpe`: one estimator of all parameters together."""
+
+    known_settings: ClassVar[tuple[Setting, ...]] = (
+        count("n_startup_trials", least=0),
+        count("n_ei_candidates", least=0, default=24),
+        RANDOM_STATE,
+    )
+
+    def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:
+        return {
+            "multivariate": True,
+            "n_startup_trials": (
+                settings.integer("n_startup_trials")
+                if settings.has("n_startup_trials")
+                else _count_startup_trials(spec)
+            ),
+            # NB: Katib allows none, of which nothing could be chosen.
+            "n_ei_candidates": max(settings.integer("n_ei_candidates"), 1),
+        }
 
 
 def _build_study(
-    spec: ExperimentSpec, dimensions: Sequence[Dimension], trials: Sequence[Trial]
+    problem: Problem, points: Sequence[Point], distributions: dict[str, BaseDistribution]
 ) -> Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    is_maximized = spec.objective.type is ObjectiveType.MAXIMIZE
-    study = optuna.create_study(direction="maximize" if is_maximized else "minimize")
-    study.add_trials(list(_convert_trials(dimensions, trials)))
+    study = optuna.create_study(direction="minimize")
+    study.add_trials([_convert(problem, point, distributions) for point in points])
     return study
 
 
-def _convert_trials(
-    dimensions: Sequence[Dimension], trials: Sequence[Trial]
-) -> Iterator[FrozenTrial]:
-    """The trials that the search learns from, in Optuna's terms."""
+def _convert(
+    problem: Problem, point: Point, distributions: dict[str, BaseDistribution]
+) -> FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
-    distributions = {d.name: d.distribution() for d in dimensions}
-    for trial in trials:
-        value = _read_objective(trial)
-        is_complete = trial.status.condition in _COMPLETE and value is not None
-        if not is_complete and trial.status.condition not in _ACTIVE:
-            continue
-        texts = {a.name: a.value for a in trial.spec.parameter_assignments}
-        try:
-            params = {d.name: d.encode(texts[d.name]) for d in dimensions}
-        except (KeyError, ValueError):  # of another search space
-            continue
-        yield create_trial(
-            state=TrialState.COMPLETE if is_complete else TrialState.RUNNING,
-            value=value if is_complete else None,
-            params=params,
-            distributions=distributions,
-        )
+    return create_trial(
+        state=TrialState.RUNNING if point.loss is None else TrialState.COMPLETE,
+        value=point.loss,
+        params={
+            dimension.name: dimension.encode(text)
+            for dimension, text in zip(problem.dimensions, point.texts, strict=True)
+        },
+        distributions=distributions,
+    )
 
 
-def _read_objective(trial: Trial) -> float | None:
-    name = trial.spec.objective.objective_metric_name
-    text = next((m.value for m in trial.status.observation if m.name == name), "")
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _build_sampler(spec: ExperimentSpec, settings: Mapping[str, Number], number: int) -> TPESampler:
+def _build_sampler(options: Options) -> Any:  # optuna.samplers.TPESampler
     from optuna.samplers import TPESampler
 
-    options: dict[str, Any] = {  # the sampler's keyword arguments
-        "n_startup_trials": _count_startup_trials(spec),
-        "constant_liar": True,
-        "seed": make_generator(settings.get(RANDOM_STATE.name), number).getrandbits(32),
-    }
-    if "n_EI_candidates" in settings:
-        options["n_ei_candidates"] = settings["n_EI_candidates"]
-    if "prior_weight" in settings:
-        options["prior_weight"] = settings["prior_weight"]
-    if (gamma := settings.get("gamma")) is not None:
-        options["gamma"] = lambda n: min(math.ceil(gamma * math.sqrt(n)), _MAX_GOOD_TRIALS)
     with warnings.catch_warnings():
         # Optuna calls some of the settings that Katib has experimental or deprecated.
         warnings.simplefilter("ignore")
-        return TPESampler(**options)
+        return TPESampler(constant_liar=True, **options)
 
 
 def _count_startup_trials(spec: ExperimentSpec) -> int:

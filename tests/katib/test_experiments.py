@@ -354,7 +354,9 @@ def test_a_wrong_objective_is_refused_by_field(changes: dict[str, Any], match: s
 
 
 def test_an_algorithm_that_only_a_cluster_has_is_left_to_it() -> None:
-    assert render(algorithm="cmaes")["spec"]["algorithm"]["algorithmName"] == "cmaes"
+    rendered = render(algorithm="simulated-annealing")
+
+    assert rendered["spec"]["algorithm"]["algorithmName"] == "simulated-annealing"
 
 
 def test_an_unknown_objective_type_names_the_known_ones() -> None:

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -46,6 +46,28 @@ class TestTpe(SuggestionContract):
         "prior_weight": "1.0",
         "n_EI_candidates": "24",
     }
+
+
+class TestMultivariateTpe(SuggestionContract):
+    algorithm = "multivariate-tpe"
+    settings: ClassVar[Mapping[str, str]] = {
+        "random_state": "7",
+        "n_startup_trials": "4",
+        "n_ei_candidates": "0",
+    }
+
+
+class TestCmaEs(SuggestionContract):
+    algorithm = "cmaes"
+    settings: ClassVar[Mapping[str, str]] = {
+        "random_state": "7",
+        "sigma": "0.3",
+        "restart_strategy": "bipop",
+    }
+
+
+class TestSobol(SuggestionContract):
+    algorithm = "sobol"
 
 
 class TestGrid(SuggestionContract):
@@ -99,7 +121,7 @@ def test_importing_the_service_imports_neither_optuna_nor_the_sdk() -> None:
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="known are: grid, random, tpe"):
+    with pytest.raises(InputError, match=r"known are: .*grid, .*random, .*tpe"):
         ALGORITHMS["simulated-annealing"]
 
 
@@ -246,11 +268,32 @@ def test_grid_suggests_every_combination_once() -> None:
     assert any(int(a) > int(b) for a, b in pairwise(shuffled))
 
 
+def assigned(name: str, text: str, **state: Any) -> Trial:  # state: of `build_trial`
+    return build_trial(name, [ParameterAssignment(name="x", value=text)], **state)
+
+
 def test_grid_ends_with_an_error_that_says_so() -> None:
     parameter = build_parameter("x", ParameterType.CATEGORICAL, choices=("a", "b"))
+    trials = [assigned("t0", "a", value="1"), assigned("t1", "b", value="2")]
 
     with pytest.raises(InvalidSettingsError, match="2 combinations and all of them"):
-        suggest("grid", parameter, num=1, total=3)
+        suggest("grid", parameter, num=1, total=3, trials=trials)
+
+
+def test_grid_tries_again_what_came_to_nothing() -> None:
+    parameter = build_parameter("x", ParameterType.CATEGORICAL, choices=("a", "b", "c"))
+    trials = [assigned("t0", "a", value="1"), assigned("t2", "c", value="2")]
+
+    assert suggest("grid", parameter, num=1, total=4, trials=trials) == ["b"]
+
+
+def test_grid_of_a_billion_combinations_is_shuffled_at_once() -> None:
+    parameter = build_parameter("x", ParameterType.INT, bounds=("1", "1000000000"))
+
+    values = suggest("grid", parameter, num=1000)
+
+    assert len(set(values)) == 1000
+    assert suggest("grid", parameter, num=1, total=1000) == values[-1:]
 
 
 @pytest.mark.parametrize(
