@@ -94,7 +94,13 @@ class InputKind(StrEnum):
     ITERATOR_INPUT = "ITERATOR_INPUT"
     ITERATOR_INPUT_RAW = "ITERATOR_INPUT_RAW"
     TASK_FINAL_STATUS_OUTPUT = "TASK_FINAL_STATUS_OUTPUT"
+    ITERATOR_OUTPUT = "ITERATOR_OUTPUT"
+    ONE_OF_OUTPUT = "ONE_OF_OUTPUT"
     OUTPUT = "OUTPUT"
+
+    @property
+    def is_output(self) -> bool:
+        return self in (self.OUTPUT, self.ITERATOR_OUTPUT, self.ONE_OF_OUTPUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,8 +252,17 @@ class Task:
     """The task whose outputs were taken."""
     error: str = ""
     status_message: str = ""
+    is_reported: bool = False
+    """Whether a client made it, and keeps its state; the engine knows nothing of it."""
+    custom_properties: dict[str, JsonValue] = field(default_factory=dict)
+    """What a client that keeps the task says of it."""
     notes: tuple[str, ...] = ()
     """What it asks for that has no effect on this machine, one sentence each."""
+
+
+def attempt_number(task: Task) -> int:
+    """Which attempt at a task is its latest; 0 where it has none."""
+    return task.attempt.number if task.attempt is not None else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +282,8 @@ class Artifact:
     digest: str = ""
     """Of the content when it was recorded; empty where nothing is at a local path."""
     description: str = ""
+    number_value: float | None = None
+    """Of a metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +298,10 @@ class ArtifactTask:
     key: str
     producer_task_name: str = ""
     producer_key: str = ""
+    iteration: int | None = None
+    """Of the producer, where it ran in a loop."""
+    reported_by: int | None = None
+    """The attempt of the task during which a client told of it; None: the engine did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

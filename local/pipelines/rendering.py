@@ -33,7 +33,7 @@ _RUNTIME_STATES = {
     TaskState.CACHED: "SUCCEEDED",
     TaskState.NOT_RUN: "RUNTIME_STATE_UNSPECIFIED",
 }
-_ARTIFACT_TYPES = {
+ARTIFACT_TYPES = {
     "system.Artifact": "Artifact",
     "system.Model": "Model",
     "system.Dataset": "Dataset",
@@ -256,6 +256,7 @@ def render_task(task: Task, *, children: Iterable[Task], artifacts: Mapping[str,
                             "notes": list(task.notes),
                             "cached_from_task_id": task.cached_from,
                             "fingerprint_parts": task.fingerprint_parts,
+                            **task.custom_properties,
                         }
                     ),
                 }
@@ -325,10 +326,11 @@ def render_artifact(artifact: Artifact) -> Json:
             "artifact_id": artifact.artifact_id,
             "name": artifact.name,
             "description": artifact.description,
-            "type": _ARTIFACT_TYPES.get(artifact.schema_title, "Artifact"),
+            "type": ARTIFACT_TYPES.get(artifact.schema_title, "Artifact"),
             "schema_title": artifact.schema_title,
             "uri": artifact.uri,
             "metadata": artifact.metadata,
+            "number_value": artifact.number_value,
             "created_at": _time(artifact.created_at),
             "namespace": artifact.namespace,
             "digest": artifact.digest,
@@ -338,7 +340,13 @@ def render_artifact(artifact: Artifact) -> Json:
 
 def render_artifact_task(relation: ArtifactTask) -> Json:
     """That a task took or gave an artifact."""
-    producer = _present({"task_name": relation.producer_task_name, "key": relation.producer_key})
+    producer = _present(
+        {
+            "task_name": relation.producer_task_name,
+            "key": relation.producer_key,
+            "iteration": None if relation.iteration is None else str(relation.iteration),
+        }
+    )
     return _present(
         {
             "id": relation.id,

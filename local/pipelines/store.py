@@ -8,8 +8,9 @@ file alone. Changes that belong together are made under `transaction`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,10 +19,14 @@ from kubeloop.errors import InputError
 from kubeloop.local.pipelines import records
 from kubeloop.local.pipelines.records import (
     Artifact,
+    ArtifactTask,
     Experiment,
+    Origin,
     Run,
     RuntimeState,
     Task,
+    TaskValues,
+    attempt_number,
 )
 from kubeloop.local.pipelines.schema import (
     ARTIFACT_TASKS,
@@ -132,10 +137,32 @@ class Store:
         )
 
     def tasks_of(self, run_id: str) -> list[Task]:
-        """All tasks of a run, in the order they were made."""
+        """The tasks of a run that the engine drives, in the order they were made."""
+        return [task for task in self.all_tasks_of(run_id) if not task.is_reported]
+
+    def all_tasks_of(self, run_id: str) -> list[Task]:
+        """All tasks of a run, also those that clients reported."""
         return self.tasks.select(
             Query(where="run_id = ?", values=(run_id,), order="create_time, rowid")
         )
+
+    def with_reports(self, tasks: Sequence[Task]) -> list[Task]:
+        """Tasks with the artifacts that clients told of, beside those that the engine recorded.
+
+        What was told during an attempt that is not the task's latest is left out.
+        """
+        by_task: dict[str, list[ArtifactTask]] = {}
+        for relation in self._reported_relations(tasks):
+            by_task.setdefault(relation.task_id, []).append(relation)
+        return [_add_relations(task, by_task.get(task.task_id, ())) for task in tasks]
+
+    def _reported_relations(self, tasks: Sequence[Task]) -> list[ArtifactTask]:
+        runs = sorted({task.run_id for task in tasks})
+        where = f"run_id IN ({', '.join('?' * len(runs))})"
+        relations = self.artifact_tasks.select(
+            Query(where=where, values=tuple(runs), order="rowid")
+        )
+        return [relation for relation in relations if relation.reported_by is not None]
 
     def find_cached(self, fingerprint: str, *, pipeline_name: str) -> list[Task]:
         """Succeeded tasks with this fingerprint, newest first."""
@@ -153,3 +180,24 @@ class Store:
         with self.transaction():
             for table in (self.tasks, self.artifact_tasks, self.runs):
                 table.delete("run_id = ?", (run_id,))
+
+
+def _add_relations(task: Task, relations: Iterable[ArtifactTask]) -> Task:
+    for relation in relations:
+        if relation.reported_by != attempt_number(task):
+            continue
+        side = "outputs" if relation.type.is_output else "inputs"
+        values: TaskValues = getattr(task, side)
+        known = values.artifacts.get(relation.key, ())
+        if relation.artifact_id in known:
+            continue
+        origin = Origin(
+            kind=relation.type, task_name=relation.producer_task_name, key=relation.producer_key
+        )
+        values = TaskValues(
+            parameters=values.parameters,
+            artifacts={**values.artifacts, relation.key: (*known, relation.artifact_id)},
+            origins={relation.key: origin, **values.origins},
+        )
+        task = replace(task, **{side: values})
+    return task

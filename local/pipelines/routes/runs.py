@@ -134,7 +134,7 @@ class RunRoutes:
     async def get(self, request: Request) -> Response:
         """A run with all its tasks, as both generations of clients read them."""
         run = self._find(request)
-        tasks = self._store.tasks_of(run.run_id)
+        tasks = self._store.with_reports(self._store.all_tasks_of(run.run_id))
         rendered = render_run(run)
         rendered["run_details"] = {"task_details": render_task_details(tasks)}
         rendered["tasks"] = render_tasks(tasks, artifacts=artifacts_of(self._store, tasks))
