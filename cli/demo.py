@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kubeloop.cli.endpoints import find_endpoint
+from kubeloop.cli.following import execute, report_outcome
 from kubeloop.cli.lineage import print_chain, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console, require
 from kubeloop.cli.plane import ApiPortOption, GatewayPortOption, KfpPortOption, running
-from kubeloop.cli.runs import execute, report_outcome
 from kubeloop.errors import PermanentError
 from kubeloop.pipelines.lineage import LineageNode
 from kubeloop.pipelines.metadata import TaskRecord

@@ -59,6 +59,8 @@ class Task:
     """Whether it stands for other tasks: the pipeline itself, a condition, a loop."""
     task_id: str = ""
     pod_name: str = ""
+    failed_pods: tuple[str, ...] = ()
+    """Of earlier tries."""
     child_ids: tuple[str, ...] = ()
     """Identifiers of the tasks that it stands for."""
     child_pods: tuple[str, ...] = ()
@@ -86,6 +88,13 @@ class Run:
     tasks: tuple[Task, ...] = ()
     is_archived: bool = False
     experiment_id: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from creation to end, None before it."""
+        if self.created_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.created_at).total_seconds()
 
     @property
     def failed_task(self) -> Task | None:
@@ -243,6 +252,9 @@ def _parse_task(raw: Any) -> Task:  # Any: kfp_server_api's V2beta1PipelineTaskD
         is_group=bool(raw.child_tasks),
         task_id=raw.task_id or "",
         pod_name=raw.pod_name or "",
+        failed_pods=tuple(raw.executor_detail.failed_main_jobs or ())
+        if raw.executor_detail
+        else (),
         child_ids=tuple(child.task_id for child in raw.child_tasks or () if child.task_id),
         child_pods=tuple(child.pod_name for child in raw.child_tasks or () if child.pod_name),
     )

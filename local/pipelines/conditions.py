@@ -51,6 +51,22 @@ def select(value: JsonValue, expression: str) -> JsonValue:
     return _evaluate(expression, names)
 
 
+def check_condition(expression: str) -> None:
+    """Check that an expression is CEL; an empty one is.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not expression:
+        return
+    import celpy
+
+    try:
+        _compile(expression)
+    except (celpy.CELParseError, ValueError) as error:
+        raise InputError(f"{expression!r} is no CEL expression: {_explain(error)}") from error
+
+
 def _evaluate(expression: str, names: Mapping[str, JsonValue]) -> JsonValue:
     import celpy  # 60 ms, and few pipelines need it
 

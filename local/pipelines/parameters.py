@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 from kubeloop.local.pipelines import ir
@@ -17,33 +18,26 @@ from kubeloop.local.pipelines.values import (
 
 def find_parameter_faults(pipeline: ir.Pipeline, given: Mapping[str, JsonValue]) -> list[Fault]:
     """What is wrong with a run's parameters: unknown names, wrong types, missing values."""
-    faults = []
+    faults: list[Fault] = []
     declared = pipeline.root.input_parameters
-    accepted = f"the pipeline accepts {describe_parameters(pipeline)}"
+
+    def refuse(name: str, what: str) -> None:
+        message = f"Parameter {name!r} of pipeline {pipeline.name!r}{what}."
+        faults.append(Fault(message=message, where=f"parameter {name!r}"))
+
     for name, value in given.items():
         if name not in declared:
-            message = (
-                f"Pipeline {pipeline.name!r} has no parameter {name!r}; it accepts "
-                f"{describe_parameters(pipeline)}."
-            )
-            faults.append(Fault(message=message, where=f"parameter {name!r}"))
+            close = difflib.get_close_matches(name, declared, n=1)
+            hint = f"do you mean {close[0]!r}? " if close else ""
+            refuse(name, f" does not exist; {hint}It accepts {describe_parameters(pipeline)}")
             continue
-        spec = declared[name]
-        value = canonical(value)
+        spec, value = declared[name], canonical(value)
         if value is not None and not is_of_type(value, spec.type):
-            message = (
-                f"Parameter {name!r} of pipeline {pipeline.name!r} takes "
-                f"{describe_type(spec.type)}, not {shorten(value)} ({type(value).__name__}); "
-                f"{accepted}."
-            )
-            faults.append(Fault(message=message, where=f"parameter {name!r}"))
+            found = f"{shorten(value)} ({type(value).__name__})"
+            refuse(name, f" takes {describe_type(spec.type)}, not {found}")
     for name, spec in declared.items():
         if spec.is_required and given.get(name) is None:
-            message = (
-                f"Parameter {name!r} of pipeline {pipeline.name!r}, {describe_type(spec.type)}, is "
-                f"required and missing; {accepted}."
-            )
-            faults.append(Fault(message=message, where=f"parameter {name!r}"))
+            refuse(name, f", {describe_type(spec.type)}, is required and missing")
     return faults
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from kubeloop.cli.progress import find_cause
-from kubeloop.cli.runs import resolve_path
+from kubeloop.cli.assignments import resolve_path
 
 
 @pytest.mark.parametrize("given", ["photos/", "./photos", "../here/photos", "~/here/photos"])

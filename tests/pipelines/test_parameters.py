@@ -34,16 +34,8 @@ def test_texts_become_the_declared_types() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["source=x", "epoch=5"], "no parameter 'epoch'; it has epochs, fast, rate"),
-        (["source=x", "epochs=five"], "'epochs' takes a whole number, not 'five'"),
-        (["source=x", "epochs=5.5"], "'epochs' takes a whole number"),
-        (["source=x", "rate=fast"], "'rate' takes a number"),
-        (["source=x", "fast=maybe"], "'fast' takes true or false"),
-        (["source=x", "space=[1]"], "'space' takes a JSON object"),
-        (["source=x", "sizes={}"], "'sizes' takes a JSON list"),
         (["source=x", "source=y"], "'source' is given twice"),
         (["source"], "not of the form name=value"),
-        (["epochs=5"], "needs 'source': add -p source="),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(texts: list[str], message: str) -> None:
@@ -51,7 +43,9 @@ def test_wrong_parameters_are_refused_by_name(texts: list[str], message: str) ->
         parse_parameters(texts, spec=SPEC)
 
 
-def test_pipeline_without_parameters_takes_none() -> None:
-    assert parse_parameters([], spec={"root": {}}) == {}
-    with pytest.raises(InputError, match="it has none"):
-        parse_parameters(["a=1"], spec={"root": {}})
+@pytest.mark.parametrize(
+    "text", ["epochs=five", "rate=fast", "fast=maybe", "space={", "unknown=5", "source=5"]
+)
+def test_what_is_not_of_its_type_stays_text_for_the_rules_to_refuse(text: str) -> None:
+    name, _, value = text.partition("=")
+    assert parse_parameters([text], spec=SPEC) == {name: value}

@@ -1,0 +1,5 @@
+import typer
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command."""
