@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from kubeloop.errors import ApiError
+from kubeloop.katib.early_stopping import EARLY_STOPPING
 from kubeloop.katib.suggestion import ALGORITHMS
 from kubeloop.local.api.admission.base import Admission, ObjectReader
 from kubeloop.local.api.admission.katib_collectors import default_collector, find_collector_faults
@@ -51,6 +52,11 @@ _PARAMETER_TYPES = ("int", "double", "categorical", "discrete")
 _DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 _BUDGET = ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount")
 _SETTINGS = {"algorithmName": str, "algorithmSettings": [{"name": str, "value": str}]}
+_PARAMETER = {
+    "name": str,
+    "parameterType": str,
+    "feasibleSpace": {"min": str, "max": str, "step": str, "list": [str], "distribution": str},
+}
 _SCHEMA = {
     "objective": {
         "type": str,
@@ -65,20 +71,11 @@ _SCHEMA = {
     "maxTrialCount": int,
     "maxFailedTrialCount": int,
     "resumePolicy": str,
-    "parameters": [
-        {
-            "name": str,
-            "parameterType": str,
-            "feasibleSpace": {
-                "min": str,
-                "max": str,
-                "step": str,
-                "list": [str],
-                "distribution": str,
-            },
-        }
-    ],
-    "nasConfig": dict,
+    "parameters": [_PARAMETER],
+    "nasConfig": {
+        "graphConfig": {"numLayers": int, "inputSizes": [int], "outputSizes": [int]},
+        "operations": [{"operationType": str, "parameters": [_PARAMETER]}],
+    },
     "trialTemplate": {
         "retain": bool,
         "trialSpec": dict,
@@ -277,12 +274,13 @@ def _find_early_stopping_faults(early_stopping: Manifest | None) -> Iterator[Fie
     name = early_stopping.get("algorithmName") or ""
     if not name:
         yield value_required(f"{path}.algorithmName", "must be specified")
-    yield value_invalid(
-        f"{path}.algorithmName",
-        name,
-        f"unable to get EarlyStopping config data for algorithm {name}: the embedded control plane "
-        "does not stop trials early",
-    )
+    if name not in EARLY_STOPPING:
+        yield value_invalid(
+            f"{path}.algorithmName",
+            name,
+            f"unable to get EarlyStopping config data for algorithm {name}: known are "
+            f"{', '.join(sorted(EARLY_STOPPING))}",
+        )
 
 
 def _find_space_faults(spec: Manifest) -> Iterator[FieldError]:

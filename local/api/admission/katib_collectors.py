@@ -1,27 +1,28 @@
 """Defaults and rules of an experiment's metrics collector.
 
-The embedded plane collects what programs print. The other kinds are checked by Katib's rules and
-then refused, so that no trial runs whose metrics nobody reads.
+All kinds are checked by Katib's rules. PrometheusMetric is refused after that, as Katib's own
+installation refuses it, so that no trial runs whose metrics nobody reads.
 
 Source: katib v0.19 `experiment_defaults.go`, `validator.go` (validateMetricsCollector).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kubeloop.errors import InputError
 from kubeloop.local.api.refusals import FieldError, value_invalid, value_required
 from kubeloop.local.client import Manifest
-from kubeloop.local.operators.katib.terms import PUSH, STDOUT
+from kubeloop.local.operators.katib.expressions import compile_filter
+from kubeloop.local.operators.katib.terms import CUSTOM, FILE, PUSH, STDOUT, TENSORFLOW_EVENT
 
 _PATH = "spec.metricsCollectorSpec"
 _SOURCE = f"{_PATH}.source"
-_KINDS = (STDOUT, "File", "TensorFlowEvent", "PrometheusMetric", "Custom", PUSH)
-_SERVED = (STDOUT,)
+_PROMETHEUS = "PrometheusMetric"
+_SERVED = (STDOUT, FILE, TENSORFLOW_EVENT, CUSTOM, PUSH)
+_KINDS = (*_SERVED, _PROMETHEUS)
 _FORMATS = ("TEXT", "JSON")
-_NUM_GROUPS = 2
 
 
 def default_collector(spec: Manifest) -> None:
@@ -29,13 +30,13 @@ def default_collector(spec: Manifest) -> None:
     collector_spec = spec["metricsCollectorSpec"] = spec.get("metricsCollectorSpec") or {}
     collector = collector_spec["collector"] = collector_spec.get("collector") or {}
     kind = collector["kind"] = collector.get("kind") or STDOUT
-    if kind == "File":
+    if kind == FILE:
         path = _part(collector_spec, "fileSystemPath")
         _fill(path, kind="File", path="/var/log/katib/metrics.log", format="TEXT")
-    elif kind == "TensorFlowEvent":
+    elif kind == TENSORFLOW_EVENT:
         path = _part(collector_spec, "fileSystemPath")
         _fill(path, kind="Directory", path="/var/log/katib/tfevent/")
-    elif kind == "PrometheusMetric":
+    elif kind == _PROMETHEUS:
         _fill(_part(collector_spec, "httpGet"), path="/metrics", port=8080)
 
 
@@ -48,21 +49,21 @@ def find_collector_faults(collector_spec: Manifest) -> Iterator[FieldError]:
         )
         return
     path = source.get("fileSystemPath") or {}
-    if kind == "File":
+    if kind == FILE:
         yield from _find_file_faults(path, has_filter=source.get("filter") is not None)
-    elif kind == "TensorFlowEvent":
+    elif kind == TENSORFLOW_EVENT:
         yield from _find_directory_faults(path)
-    elif kind == "PrometheusMetric":
+    elif kind == _PROMETHEUS:
         yield from _find_http_faults(source.get("httpGet") or {})
-    elif kind == "Custom":
+    elif kind == CUSTOM:
         yield from _find_custom_faults(collector_spec["collector"], path)
     yield from _find_filter_faults((source.get("filter") or {}).get("metricsFormat") or ())
     if kind not in _SERVED:
         yield value_invalid(
             f"{_PATH}.collector.kind",
             kind,
-            "GetMetricsCollectorConfigData failed: the embedded control plane collects metrics "
-            f"from {', '.join(_SERVED)} only; print them as lines such as accuracy=0.97",
+            "GetMetricsCollectorConfigData failed: failed to find metrics collector config for "
+            f"kind: {kind}; known are {', '.join(_SERVED)}",
         )
 
 
@@ -135,12 +136,9 @@ def _find_filter_faults(expressions: Iterable[str]) -> Iterator[FieldError]:
     where = f"{_SOURCE}.filter.metricsFormat"
     for expression in expressions:
         try:
-            compiled = re.compile(expression, re.ASCII)
-        except re.error as error:
-            yield value_invalid(where, expression, f"invalid filter: {error}")
-            continue
-        if compiled.groups < _NUM_GROUPS:
-            yield value_invalid(where, expression, "two top subexpressions are required")
+            compile_filter(expression)
+        except InputError as error:
+            yield value_invalid(where, expression, str(error))
 
 
 def _is_absolute(path: Manifest) -> bool:

@@ -1,13 +1,17 @@
 """Katib's webhook for pods: those of a trial carry its labels and know its name.
 
 On a cluster the webhook also adds a sidecar that collects metrics and passes on the log. Here the
-log is read over the API, so there is no sidecar; asking for the sidecar's log, as Katib's SDK does,
-gives that of the primary container.
+control plane collects them from the log and the files, so there is no sidecar; asking for the
+sidecar's log, as Katib's SDK does, gives that of the primary container. A collector of the user's
+own is added as it is.
 
 Source: katib v0.19 `webhook/v1beta1/pod/inject_webhook.go`.
 """
 
 from __future__ import annotations
+
+import copy
+from pathlib import PurePosixPath
 
 from kubeloop.local.api import refusals
 from kubeloop.local.api.admission.base import ObjectReader
@@ -15,9 +19,18 @@ from kubeloop.local.api.admission.pods import PodAdmission
 from kubeloop.local.api.logs import LOG_ALIAS_ANNOTATION
 from kubeloop.local.api.resources import TRIALS, find_by_kind
 from kubeloop.local.client import Manifest
-from kubeloop.local.operators.katib.terms import STDOUT, TRIAL_LABEL, TRIAL_NAME_VARIABLE
+from kubeloop.local.kubelet.pod_files import KEEP_VOLUMES_ANNOTATION
+from kubeloop.local.operators.katib.terms import (
+    CUSTOM,
+    FILE,
+    STDOUT,
+    TENSORFLOW_EVENT,
+    TRIAL_LABEL,
+    TRIAL_NAME_VARIABLE,
+)
 
 _COLLECTOR = "metrics-logger-and-collector"
+_METRICS_VOLUME = "metrics-volume"
 _MAX_OWNERS = 5  # a pod's job, its job set, and so on up to the trial
 
 
@@ -30,11 +43,10 @@ class TrialPodAdmission(PodAdmission):
 
     def default(self, manifest: Manifest) -> Manifest:
         """Label a trial's pod, and tell its primary container which trial it is."""
-        manifest = super().default(manifest)
         trial = self._find_trial(manifest)
         if trial is not None:
             _inject(manifest, trial)
-        return manifest
+        return super().default(manifest)
 
     def validate(self, manifest: Manifest, old: Manifest | None) -> None:
         """Refuse what no pod may be, and a trial's pod without its primary container.
@@ -81,13 +93,51 @@ def _inject(pod: Manifest, trial: Manifest) -> None:
         return
     environment = container["env"] = container.get("env") or []
     if all(variable.get("name") != TRIAL_NAME_VARIABLE for variable in environment):
-        environment.append({"name": TRIAL_NAME_VARIABLE, "value": trial_metadata["name"]})
-    collector = (trial["spec"].get("metricsCollector") or {}).get("collector") or {}
-    if collector.get("kind") == STDOUT and _is_primary(pod, trial):
-        metadata["annotations"] = {
-            **(metadata.get("annotations") or {}),
-            LOG_ALIAS_ANNOTATION: f"{_COLLECTOR}={container['name']}",
-        }
+        path = f"metadata.labels['{TRIAL_LABEL}']"
+        environment.append(
+            {"name": TRIAL_NAME_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        )
+    if _is_primary(pod, trial):
+        _prepare_collecting(pod, container, trial)
+
+
+def _prepare_collecting(pod: Manifest, container: Manifest, trial: Manifest) -> None:
+    collector_spec = trial["spec"].get("metricsCollector") or {}
+    collector = collector_spec.get("collector") or {}
+    kind = collector.get("kind")
+    annotations = pod["metadata"]["annotations"] = pod["metadata"].get("annotations") or {}
+    if kind in (STDOUT, FILE):
+        annotations[LOG_ALIAS_ANNOTATION] = f"{_COLLECTOR}={container['name']}"
+    containers = [container]
+    if kind == CUSTOM and collector.get("customCollector"):
+        containers.append(_add_container(pod, collector["customCollector"]))
+    place = (collector_spec.get("source") or {}).get("fileSystemPath")
+    if place and kind in (FILE, TENSORFLOW_EVENT, CUSTOM):
+        annotations[KEEP_VOLUMES_ANNOTATION] = "true"
+        path = PurePosixPath(place["path"])
+        folder = str(path.parent if place.get("kind") == "File" else path)
+        _mount_metrics_volume(pod, containers, folder=folder)
+
+
+def _add_container(pod: Manifest, wanted: Manifest) -> Manifest:
+    """The container of a name, added unless it is there from the pod's creation."""
+    containers: list[Manifest] = pod["spec"]["containers"]
+    found = next((c for c in containers if c.get("name") == wanted.get("name")), None)
+    if found is None:
+        found = copy.deepcopy(wanted)
+        containers.append(found)
+    return found
+
+
+def _mount_metrics_volume(pod: Manifest, containers: list[Manifest], *, folder: str) -> None:
+    """Have the containers share the folder of the metrics, unless a volume is there already."""
+    for container in containers:
+        mounts = container["volumeMounts"] = container.get("volumeMounts") or []
+        if all(mount.get("mountPath", "").rstrip("/") != folder for mount in mounts):
+            mounts.append({"name": _METRICS_VOLUME, "mountPath": folder})
+    volumes = pod["spec"]["volumes"] = pod["spec"].get("volumes") or []
+    if all(volume.get("name") != _METRICS_VOLUME for volume in volumes):
+        volumes.append({"name": _METRICS_VOLUME, "emptyDir": {}})
 
 
 def _primary_container(pod: Manifest, trial: Manifest) -> Manifest | None:

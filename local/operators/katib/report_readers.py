@@ -7,6 +7,7 @@ open too: who deletes a pod as soon as it has ended does not take its last words
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
@@ -32,6 +33,7 @@ from kubeloop.local.operators.katib.terms import FILE, STDOUT, TENSORFLOW_EVENT
 
 _CHUNK = 1 << 20
 _MAX_LINE_BYTES = 1 << 20
+_BROKEN = sys.maxsize
 
 
 class ReportReader(ABC):
@@ -110,20 +112,26 @@ class EventsReader(ReportReader):
         """The reports in the records that are complete."""
         del is_final
         for path in self._list_files():
+            start = self._positions.get(path, 0)
+            if start == _BROKEN:
+                continue
             with path.open("rb") as file:
-                file.seek(self._positions.get(path, 0))
-                try:
-                    records, num_read = split_records(file.read())
-                    self._positions[path] = self._positions.get(path, 0) + num_read
-                    for record in records:
-                        for scalar in read_scalars(record):
-                            yield from self._match(path, scalar)
-                except BrokenRecordError:  # no event file, or damaged from here on
-                    self._positions[path] = path.stat().st_size
+                file.seek(start)
+                data = file.read()
+            try:
+                for record, end in split_records(data):
+                    self._positions[path] = start + end
+                    for scalar in read_scalars(record):
+                        yield from self._match(path, scalar)
+            except BrokenRecordError:  # no event file, or damaged from here on
+                self._positions[path] = _BROKEN
 
     def pending_bytes(self) -> int:
         """How much there is to read."""
-        return sum(p.stat().st_size - self._positions.get(p, 0) for p in self._list_files())
+        return sum(
+            max(0, path.stat().st_size - self._positions.get(path, 0))
+            for path in self._list_files()
+        )
 
     def close(self) -> None:
         """Nothing is kept open."""

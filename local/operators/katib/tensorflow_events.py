@@ -43,13 +43,13 @@ class Scalar:
     value: str
 
 
-def split_records(data: bytes) -> tuple[list[bytes], int]:
-    """The whole records at the start of `data`, and how many bytes they take.
+def split_records(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The whole records at the start of `data`, each with where it ends.
 
     Raises:
-        BrokenRecordError: A checksum does not fit; the records before it are lost with it.
+        BrokenRecordError: A checksum does not fit; the records before it have been given.
     """
-    records, position = [], 0
+    position = 0
     while position + _HEADER.size <= len(data):
         length, checksum = _HEADER.unpack_from(data, position)
         if _checksum(data[position : position + 8]) != checksum or length > _MAX_RECORD_BYTES:
@@ -57,13 +57,12 @@ def split_records(data: bytes) -> tuple[list[bytes], int]:
         start = position + _HEADER.size
         end = start + length
         if end + _CHECKSUM.size > len(data):
-            break
+            return
         record = data[start:end]
         if _checksum(record) != _CHECKSUM.unpack_from(data, end)[0]:
             raise BrokenRecordError(f"the record at byte {position} is damaged")
-        records.append(record)
         position = end + _CHECKSUM.size
-    return records, position
+        yield record, position
 
 
 def read_scalars(record: bytes) -> Iterator[Scalar]:

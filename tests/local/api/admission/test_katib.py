@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubeloop.errors import ApiError
+from kubeloop.katib.suggestion import ALGORITHMS
 from kubeloop.local.api.resources import EXPERIMENTS
 from kubeloop.local.client import Client, Manifest
 from kubeloop.testing.katib_admission import create, refuse, run
@@ -125,13 +126,17 @@ def test_a_name_outside_the_rule_is_refused(name: str) -> None:
         (
             {"algorithm": {"algorithmName": "magic"}},
             'spec.algorithm.algorithmName: Invalid value: "magic": unable to get Suggestion config '
-            "data for algorithm magic: known are grid, random, tpe",
+            f"data for algorithm magic: known are {', '.join(sorted(ALGORITHMS))}",
         ),
         (
-            {"earlyStopping": {"algorithmName": "medianstop"}},
-            'spec.earlyStopping.algorithmName: Invalid value: "medianstop": unable to get '
-            "EarlyStopping config data for algorithm medianstop: the embedded control plane does "
-            "not stop trials early",
+            {"earlyStopping": {"algorithmName": "magic"}},
+            'spec.earlyStopping.algorithmName: Invalid value: "magic": unable to get '
+            "EarlyStopping config data for algorithm magic: known are medianstop",
+        ),
+        (
+            {"parameters": None, "nasConfig": {"operations": [{"operationType": 3}]}},
+            'spec.nasConfig.operations[0].operationType: Invalid value: "integer": '
+            'spec.nasConfig.operations[0].operationType in body must be of type string: "integer"',
         ),
         (
             {"resumePolicy": "Always"},

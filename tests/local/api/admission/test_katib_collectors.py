@@ -59,10 +59,14 @@ from kubeloop.testing.katib_lab import build_experiment
             'metricsFormat: Invalid value: "(a": invalid filter: ',
         ),
         (
-            {"collector": {"kind": "File"}},
-            "collects metrics from StdOut only; print them as lines such as accuracy=0.97",
+            {"source": {"filter": {"metricsFormat": [r"(\w+)=(\d)\1"]}}},
+            "invalid filter: error parsing regexp: invalid escape sequence",
         ),
-        ({"collector": {"kind": "Push"}}, "collects metrics from StdOut only"),
+        (
+            {"collector": {"kind": "PrometheusMetric"}},
+            "failed to find metrics collector config for kind: PrometheusMetric",
+        ),
+        ({"collector": {"kind": "None"}}, "invalid metrics collector kind: None"),
     ],
 )
 def test_a_wrong_collector_is_refused(collector: dict[str, Any], refusal: str) -> None:

@@ -15,6 +15,16 @@ from kubeloop.testing.katib_lab import build_pytorch_job
 from kubeloop.testing.manifests import build_config_map, build_pod, own
 from kubeloop.testing.pods import FakeKubelet
 
+TRIAL_NAME = {
+    "name": "KATIB_TRIAL_NAME",
+    "valueFrom": {
+        "fieldRef": {
+            "apiVersion": "v1",
+            "fieldPath": "metadata.labels['katib.kubeflow.org/trial']",
+        }
+    },
+}
+
 
 async def create_trial(client: Client, **spec: Any) -> Manifest:  # any part of the spec
     return await client.create(
@@ -42,7 +52,7 @@ def test_a_pod_owned_through_others_is_labelled_like_its_trial() -> None:
         pod = await client.create(build_trial_pod(owner))
 
         assert pod["metadata"]["labels"] == {"team": "a", "katib.kubeflow.org/trial": "t"}
-        assert pod["spec"]["containers"][0]["env"] == [{"name": "KATIB_TRIAL_NAME", "value": "t"}]
+        assert pod["spec"]["containers"][0]["env"] == [TRIAL_NAME]
         again = await client.replace(copy.deepcopy(pod))
         assert again["spec"] == pod["spec"]
 
@@ -98,5 +108,79 @@ def test_the_collectors_log_is_only_that_of_primary_pods() -> None:
             await client.read_log(
                 "p", namespace="default", container="metrics-logger-and-collector"
             )
+
+    run(scenario)
+
+
+FILE_COLLECTOR = {
+    "collector": {"kind": "File"},
+    "source": {"fileSystemPath": {"kind": "File", "path": "/var/log/katib/metrics.log"}},
+}
+
+
+async def create_pod_of(client: Client, collector: Manifest, **pod_spec: Any) -> Manifest:
+    trial = await create_trial(client, metricsCollector=collector)
+    pod = build_trial_pod(trial)
+    pod["spec"]["containers"][0] |= pod_spec.pop("container", {})
+    pod["spec"] |= pod_spec
+    created = await client.create(pod)
+    assert (await client.replace(copy.deepcopy(created)))["spec"] == created["spec"]
+    return created
+
+
+def mounts_of(pod: Manifest) -> list[list[tuple[str, str]]]:
+    return [
+        [(mount["name"], mount["mountPath"]) for mount in container.get("volumeMounts") or ()]
+        for container in pod["spec"]["containers"]
+    ]
+
+
+def test_the_folder_of_a_metrics_file_is_a_volume() -> None:
+    async def scenario(client: Client) -> None:
+        pod = await create_pod_of(client, FILE_COLLECTOR)
+
+        assert mounts_of(pod) == [[("metrics-volume", "/var/log/katib")]]
+        assert pod["spec"]["volumes"] == [{"name": "metrics-volume", "emptyDir": {}}]
+
+    run(scenario)
+
+
+def test_the_folder_of_tensorflows_events_is_a_volume() -> None:
+    async def scenario(client: Client) -> None:
+        place = {"kind": "Directory", "path": "/train/events/"}
+        collector = {
+            "collector": {"kind": "TensorFlowEvent"},
+            "source": {"fileSystemPath": place},
+        }
+
+        pod = await create_pod_of(client, collector)
+
+        assert mounts_of(pod) == [[("metrics-volume", "/train/events")]]
+
+    run(scenario)
+
+
+def test_a_collector_of_the_users_own_shares_the_metrics() -> None:
+    async def scenario(client: Client) -> None:
+        own_collector = {"name": "mine", "image": "mine:1", "args": ["--watch"]}
+        collector = {
+            "collector": {"kind": "Custom", "customCollector": own_collector},
+            "source": {"fileSystemPath": {"kind": "Directory", "path": "/metrics"}},
+        }
+
+        pod = await create_pod_of(client, collector)
+
+        assert [c["name"] for c in pod["spec"]["containers"]] == ["main", "mine"]
+        assert mounts_of(pod) == [[("metrics-volume", "/metrics")]] * 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["StdOut", "Push"])
+def test_other_collectors_need_no_volume(kind: str) -> None:
+    async def scenario(client: Client) -> None:
+        pod = await create_pod_of(client, {"collector": {"kind": kind}})
+
+        assert mounts_of(pod) == [[]]
 
     run(scenario)

@@ -248,7 +248,9 @@ def test_a_trials_pods_are_labelled_and_know_its_name(tmp_path: Path) -> None:
         assert labels["katib.kubeflow.org/experiment"] == "digits"
         assert labels["pipeline/runid"] == "run-1"
         environment = pod["spec"]["containers"][0]["env"]
-        assert {"name": "KATIB_TRIAL_NAME", "value": name} in environment
+        (variable,) = [entry for entry in environment if entry["name"] == "KATIB_TRIAL_NAME"]
+        path = variable["valueFrom"]["fieldRef"]["fieldPath"]
+        assert path == "metadata.labels['katib.kubeflow.org/trial']"
 
     play(hang, scenario, folder=tmp_path)
 
