@@ -55,6 +55,7 @@ def _decode_task(row: dict[str, Any]) -> Task:
     row["inputs"] = _decode_values(row["inputs"])
     row["outputs"] = _decode_values(row["outputs"])
     row["failed_pods"] = tuple(row["failed_pods"])
+    row["notes"] = tuple(row.get("notes", ()))
     if row["attempt"] is not None:
         row["attempt"] = records.Attempt(**row["attempt"])
     return Task(**row)
