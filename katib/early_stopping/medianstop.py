@@ -18,6 +18,12 @@ from kubeloop.katib.early_stopping.service import (
     GetEarlyStoppingRulesRequest,
     ReadValues,
 )
+from kubeloop.katib.suggestion.early_stopping import (
+    MEDIAN_STOP,
+    MIN_TRIALS_REQUIRED,
+    START_STEP,
+    parse_early_stopping,
+)
 from kubeloop.katib.suggestion.messages import (
     ComparisonType,
     EarlyStoppingRule,
@@ -26,13 +32,6 @@ from kubeloop.katib.suggestion.messages import (
     Trial,
     TrialConditionType,
 )
-from kubeloop.katib.suggestion.service import InvalidSettingsError
-
-_DEFAULTS = {"min_trials_required": 3, "start_step": 4}
-_RULES = {
-    "min_trials_required": "must be greater than zero (>0)",
-    "start_step": "must be greater or equal than one (>=1)",
-}
 
 
 class MedianStop(EarlyStoppingService):
@@ -47,26 +46,27 @@ class MedianStop(EarlyStoppingService):
     ) -> tuple[EarlyStoppingRule, ...]:
         spec = request.experiment.spec
         assert spec.early_stopping is not None
-        settings = _parse(spec.early_stopping)
+        settings = parse_early_stopping(spec.early_stopping)
+        start_step = settings.integer(START_STEP.name)
         metric = spec.objective.objective_metric_name
         averages = [
             fmean(values)
             for trial in request.trials
-            if (values := list(self._first_values(trial, metric, settings["start_step"])))
+            if (values := list(self._first_values(trial, metric, start_step)))
         ]
-        if len(averages) < settings["min_trials_required"]:
+        if len(averages) < settings.integer(MIN_TRIALS_REQUIRED.name):
             return ()
         is_maximized = spec.objective.type is ObjectiveType.MAXIMIZE
         rule = EarlyStoppingRule(
             name=metric,
             value=str(fmean(averages)),
             comparison=ComparisonType.LESS if is_maximized else ComparisonType.GREATER,
-            start_step=settings["start_step"],
+            start_step=start_step,
         )
         return (rule,)
 
     def validate_early_stopping_settings(self, early_stopping: EarlyStoppingSpec) -> None:
-        _parse(early_stopping)
+        parse_early_stopping(early_stopping)
 
     def _first_values(self, trial: Trial, metric: str, num: int) -> Iterator[float]:
         """The first numbers of a trial that has succeeded."""
@@ -81,28 +81,4 @@ class MedianStop(EarlyStoppingService):
                 yield value
 
 
-def _parse(early_stopping: EarlyStoppingSpec) -> dict[str, int]:
-    """Every setting, given or not.
-
-    Raises:
-        InvalidSettingsError: A setting is unknown or its value breaks the rule.
-    """
-    values = dict(_DEFAULTS)
-    for setting in early_stopping.algorithm_settings:
-        if setting.name not in values:
-            raise InvalidSettingsError(
-                f"unknown setting {setting.name} for algorithm medianstop; known are: "
-                f"{', '.join(values)}"
-            )
-        try:
-            values[setting.name] = int(setting.value)
-        except ValueError as error:
-            raise InvalidSettingsError(
-                f"failed to validate {setting.name}({setting.value}): {error}"
-            ) from error
-        if values[setting.name] < 1:
-            raise InvalidSettingsError(f"{setting.name} {_RULES[setting.name]}")
-    return values
-
-
-EARLY_STOPPING.register("medianstop", MedianStop)
+EARLY_STOPPING.register(MEDIAN_STOP, MedianStop)
