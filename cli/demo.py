@@ -14,11 +14,11 @@ from rich.text import Text
 
 from kubeloop.cli.endpoints import find_endpoint
 from kubeloop.cli.following import execute, report_outcome
-from kubeloop.cli.lineage import print_chain, trace
+from kubeloop.cli.lineage import print_tree, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console, require
 from kubeloop.cli.plane import ApiPortOption, GatewayPortOption, KfpPortOption, running
 from kubeloop.errors import PermanentError
-from kubeloop.pipelines.lineage import LineageNode
+from kubeloop.pipelines.lineage import LineageGraph
 from kubeloop.pipelines.metadata import TaskRecord
 from kubeloop.pipelines.runs import Run
 
@@ -37,7 +37,7 @@ class DemoReport:
     best_parameters: dict[str, Any]
     endpoint_url: str
     predictions: list[dict[str, str]]
-    lineage: list[LineageNode] = field(default_factory=list)
+    lineage: LineageGraph
     seconds: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class DemoReport:
             "predictions": self.predictions,
             "lineage": [
                 {"kind": node.kind, "id": node.id, "uri": node.uri, "digest": node.digest}
-                for node in self.lineage
+                for node in self.lineage.nodes.values()
             ],
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
         }
@@ -184,7 +184,7 @@ def show(report: DemoReport) -> None:
         )
     console.print(table)
     console.print("\n[bold]Lineage[/bold]")
-    print_chain(report.lineage)
+    print_tree(report.lineage)
     console.print("\n[bold]Seconds[/bold]")
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, seconds in report.seconds.items():

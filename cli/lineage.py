@@ -1,28 +1,43 @@
-"""`kubeloop lineage`: where an endpoint comes from."""
+"""`kubeloop lineage`: where something comes from, and what came of it."""
 
 from __future__ import annotations
 
-import re
+import json
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from kubeloop.cli.endpoints import find_endpoint
+from kubeloop.cli.endpoints import list_endpoints
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
+    MetadataAddressOption,
     NamespaceOption,
-    Output,
-    OutputOption,
     Session,
     StateOption,
     console,
-    print_json,
+    errors,
 )
+from kubeloop.errors import InputError
 
 if TYPE_CHECKING:
-    from kubeloop.pipelines.lineage import LineageNode
+    from kubeloop.kserve.endpoints import Endpoint
+    from kubeloop.pipelines.lineage import LineageGraph
+
+_DIGEST_LENGTH = len("sha256:") + 12
+
+
+class LineageOutput(StrEnum):
+    """How lineage is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+    MERMAID = "mermaid"
+    HTML = "html"
+    OPENLINEAGE = "openlineage"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,46 +46,132 @@ def register(app: typer.Typer) -> None:
 
 
 def lineage(
-    endpoint: Annotated[str, typer.Argument(help="Endpoint to trace.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="An endpoint, a run id, a task (id or RUN/NAME), a dataset commit (NAME@HASH), a"
+            " model (NAME/DIGEST), an artifact's URI or id; or KIND:VALUE.",
+            show_default=False,
+        ),
+    ],
     *,
+    forward: Annotated[
+        bool, typer.Option("--forward", "-f", help="Show what came of it, not where it comes from.")
+    ] = False,
+    depth: Annotated[int, typer.Option(help="Links to follow from the target.", min=0)] = 50,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compute the digests of data, models and artifacts again; exit code 1 where one"
+            " no longer matches its record.",
+        ),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Write to this file instead of standard output.")
+    ] = None,
+    send: Annotated[
+        str,
+        typer.Option(
+            help="With --output openlineage: also post the events to this OpenLineage server, with"
+            " OPENLINEAGE_API_KEY as the token if it is set."
+        ),
+    ] = "",
     state: StateOption = DEFAULT_STATE,
     context: ContextOption = "",
     namespace: NamespaceOption = "",
-    output: OutputOption = Output.TEXT,
+    metadata_address: MetadataAddressOption = "",
+    output: Annotated[
+        LineageOutput,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A tree, JSON, a Mermaid flowchart, an interactive HTML page, or"
+            " OpenLineage events of a run.",
+        ),
+    ] = LineageOutput.TEXT,
 ) -> None:
-    """Print the chain endpoint, model, training job, best trial, dataset commit, source.
+    """Print what something was made from, or with --forward what was made from it.
 
-    Example:
+    On a cluster (--context) the record is KFP's own API where it has one (after 2.17), else its ML
+    Metadata store: reached by a port-forward that kubectl keeps open while the command runs, or at
+    --metadata-address.
+
+    Examples:
         kubeloop lineage digits
+
+        kubeloop lineage digits@3f2a91c07b44 --forward
+
+        kubeloop lineage digits --verify
+
+        kubeloop lineage s3://bucket/table.csv --output html --save lineage.html
     """
-    chain = trace(Session.open(state, context=context, namespace=namespace), endpoint)
-    if output is Output.JSON:
-        print_json([node.to_json() for node in chain])
-        return
-    print_chain(chain)
+    if send and output is not LineageOutput.OPENLINEAGE:
+        msg = "--send goes with --output openlineage."
+        raise InputError(msg)
+    session = Session.open(
+        state, context=context, namespace=namespace, metadata_address=metadata_address
+    )
+    graph = trace(session, target, forward=forward, depth=depth)
+    if output is LineageOutput.TEXT:
+        print_tree(graph)
+    else:
+        print(render(graph, output))
 
 
-def trace(session: Session, endpoint: str) -> list[LineageNode]:
-    """The chain behind an endpoint."""
-    from kubeloop.pipelines.lineage import trace_endpoint
+def render(graph: LineageGraph, output: LineageOutput) -> str:
+    """The graph in a form for files."""
+    from kubeloop.pipelines.lineage.text import render_mermaid
 
-    return trace_endpoint(find_endpoint(session, endpoint), session.connect_metadata())
+    if output is LineageOutput.MERMAID:
+        return render_mermaid(graph).rstrip()
+    return json.dumps(graph.to_json(), indent=2, default=str)
 
 
-def print_chain(chain: list[LineageNode]) -> None:
-    """Print the chain as a tree, each link below what was made from it."""
-    for depth, node in enumerate(chain):
-        indent = "    " * depth
-        branch = f"{indent[4:]}└── " if depth else ""
-        digest = f"  {node.digest[:19]}" if node.digest else ""
-        label = Text.assemble(
-            branch, (node.kind.replace("_", " "), "bold"), f"  {_short(node.id)}", (digest, "cyan")
+def print_tree(graph: LineageGraph) -> None:
+    """Print what led to the target, or what it led to, each node below the one it is linked to."""
+    from kubeloop.pipelines.lineage.text import build_tree, label_of, summarize
+
+    for line in build_tree(graph):
+        node, repeated = line.node, "  (see above)" if line.is_repeated else ""
+        digest = f"  {node.digest[:_DIGEST_LENGTH]}" if node.digest else ""
+        kind = (node.kind.replace("_", " "), "bold")
+        console.print(
+            Text.assemble(line.branch, kind, f"  {label_of(node)}", (digest, "cyan"), repeated),
+            soft_wrap=True,
         )
-        console.print(label, soft_wrap=True)
-        if node.uri:
-            console.print(Text(f"{indent}{node.uri}", "dim"), soft_wrap=True)
+        for text, style in ((node.uri, "dim"), (node.note, "yellow")):
+            if text and not line.is_repeated:
+                console.print(Text.assemble(line.indent, (text, style)), soft_wrap=True)
+    console.print(Text(summarize(graph), "dim"))
+    if graph.cut:
+        console.print(Text(f"Not all: {graph.cut}.", "yellow"))
 
 
-def _short(identifier: str) -> str:
-    """Cut hashes to twelve digits."""
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", identifier)
+def trace(session: Session, target: str, *, forward: bool = False, depth: int = 50) -> LineageGraph:
+    """The lineage of what the user named."""
+    from kubeloop.pipelines.lineage import Direction, TraceLimits, find_target
+    from kubeloop.pipelines.lineage import trace as trace_target
+
+    endpoints = find_endpoints(session)
+    with session.connect_metadata() as source:
+        return trace_target(
+            find_target(target, source, endpoints=endpoints),
+            source,
+            direction=Direction.FORWARD if forward else Direction.BACKWARD,
+            endpoints=endpoints,
+            limits=TraceLimits(max_depth=depth),
+        )
+
+
+def find_endpoints(session: Session) -> list[Endpoint]:
+    """The endpoints that there are; none, said aloud, where KServe is missing or not to be read."""
+    from kubernetes.client import ApiException
+
+    try:
+        return list_endpoints(session)
+    except ApiException as error:
+        if error.status not in (403, 404):
+            raise
+        errors.print(f"Endpoints are left out: {error.reason}.")
+        return []

@@ -19,7 +19,7 @@ from kubeloop.errors import InputError, MissingDependencyError, PermanentError
 from kubeloop.local.state import CONTEXT, Endpoints, StateFolder
 
 if TYPE_CHECKING:
-    from kubeloop.pipelines.metadata import NativeMetadata
+    from kubeloop.pipelines.metadata import MetadataSource
     from kubeloop.pipelines.runs import KfpClient
 
 
@@ -49,6 +49,14 @@ ContextOption = Annotated[
 ]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", help="Kubernetes namespace; empty: the context's.")
+]
+MetadataAddressOption = Annotated[
+    str,
+    typer.Option(
+        "--metadata-address",
+        help="HOST:PORT of the cluster's ML Metadata store (metadata-grpc-service), where KFP still"
+        " keeps its record there; empty: a port-forward by kubectl.",
+    ),
 ]
 
 DEFAULT_STATE = Path("~/.kubeloop")
@@ -83,10 +91,14 @@ class Session:
     state: StateFolder
     context: str = ""
     namespace_override: str = ""
+    metadata_address: str = ""
 
     @classmethod
-    def open(cls, state: Path, *, context: str = "", namespace: str = "") -> Session:
-        return cls(StateFolder(state.expanduser().resolve()), context, namespace)
+    def open(
+        cls, state: Path, *, context: str = "", namespace: str = "", metadata_address: str = ""
+    ) -> Session:
+        folder = StateFolder(state.expanduser().resolve())
+        return cls(folder, context, namespace, metadata_address)
 
     @cached_property
     def endpoints(self) -> Endpoints:
@@ -112,13 +124,18 @@ class Session:
             return connect(context=self.context)
         return connect(host=self.endpoints.kfp_url, token=self.endpoints.token)
 
-    def connect_metadata(self) -> NativeMetadata:
-        """A reader of tasks and artifacts."""
-        from kubeloop.pipelines.metadata import NativeMetadata
+    def connect_metadata(self) -> MetadataSource:
+        """A reader of KFP's record of runs, the one that fits what the cluster has."""
+        from kubeloop.pipelines.metadata import NativeMetadata, connect_cluster
 
-        if self.context:
-            return NativeMetadata.through_api_server(self.kubernetes)
-        return NativeMetadata(self.endpoints.kfp_url, token=self.endpoints.token)
+        if not self.context:
+            return NativeMetadata(self.endpoints.kfp_url, token=self.endpoints.token)
+        return connect_cluster(
+            self.kubernetes,
+            context=self.context,
+            namespace=self.namespace_override,
+            metadata_address=self.metadata_address,
+        )
 
     @cached_property
     def kubernetes(self) -> Any:  # Any: kubernetes.client.ApiClient has no types

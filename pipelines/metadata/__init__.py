@@ -1,8 +1,10 @@
 """KFP's record of runs, tasks and artifacts, whichever way the backend keeps it.
 
-`connect` chooses the reader by what a cluster answers. Everything above sees `MetadataSource`.
+`connect_cluster` chooses the reader by what a cluster answers; everything above sees
+`MetadataSource`.
 """
 
+from kubeloop.pipelines.metadata.clusters import connect_cluster
 from kubeloop.pipelines.metadata.native import NativeMetadata
 from kubeloop.pipelines.metadata.source import (
     Artifact,
@@ -19,4 +21,5 @@ __all__ = [
     "NativeMetadata",
     "RunRecord",
     "TaskRecord",
+    "connect_cluster",
 ]
