@@ -61,6 +61,16 @@ class RunView:
         task = self.task(path) if path else self.tasks[0]
         return _parameters(task["outputs"])[key]
 
+    def outputs(self) -> dict[str, Any]:
+        """All outputs of the pipeline; artifacts as their files' text."""
+        given = self.tasks[0].get("outputs", {})
+        texts = {
+            group["artifact_key"]: [Path(found["uri"]).read_text() for found in group["artifacts"]]
+            for group in given.get("artifacts", ())
+        }
+        single = {key: found[0] if len(found) == 1 else found for key, found in texts.items()}
+        return {**_parameters(given), **single}
+
     def inputs(self, path: str) -> dict[str, Any]:
         """The input parameters of a task."""
         return _parameters(self.task(path).get("inputs", {}))
