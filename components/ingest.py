@@ -12,7 +12,7 @@ def ingest_dataset(
     source: str,
     dataset: dsl.Output[dsl.Dataset],
     name: str = "dataset",
-    kind: str = "image_folder",
+    kind: str = "image_classification",
     validation_fraction: float = 0.15,
     test_fraction: float = 0.15,
     max_corrupt_fraction: float = 0.0,
@@ -27,7 +27,8 @@ def ingest_dataset(
         source: Where the raw data lies, for example a folder with one sub-folder a class.
         dataset: The commit's manifest; its URI contains the content's hash.
         name: Name of the dataset in the store.
-        kind: How the source is read (`image_folder`).
+        kind: How the source is read (`image_classification` or
+            `text_classification`).
         validation_fraction: Share of every class held out to tune on, in (0, 1).
         test_fraction: Share of every class held out to judge by, in (0, 1).
         max_corrupt_fraction: Share of unreadable files above which the source is refused.

@@ -2,52 +2,86 @@
 
 Layout below `<store>/<name>/`:
 
-    shards/<sha256>.tar            examples, shared between commits
-    records/<version hash>.json    origin, message and time: what is known about a commit
-    commits/<version hash>.json    the manifest: what the commit is
-    sources/<digest>.json          source digest and settings → commit, to recognise a re-ingest
+    shards/<sha256>.<tar|parquet>   examples, shared between commits
+    records/<version hash>.json     origin, message, author, time: what is known about a commit
+    commits/<version hash>.json     the manifest: what the commit is
+    snapshots/<version hash>.json   the manifest of a selection of commits
+    tags/<tag>/<version hash>       which commits have a tag
+    sources/<digest>.json           state of a source and settings → commit, to recognise it again
+    head.json                       the newest commit
 
-The manifest holds content alone, so the same source and settings give the same bytes, and with
-them the same version hash, anywhere. It is written after everything it names: a commit whose
-manifest exists is whole.
+The manifest holds content alone, so the same data and settings give the same bytes, and with them
+the same version hash, anywhere. It is written after everything it names: a commit whose manifest
+exists is whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, NewType
 
-from kubeloop.datasets.kinds.base import Rejection
+from kubeloop.datasets.findings import Finding, Rejection
+from kubeloop.datasets.shards.base import ShardFormat
+from kubeloop.datasets.statistics import Statistics, add_up
 from kubeloop.datasets.stores import ObjectStore, open_object, open_store
 from kubeloop.errors import InputError, IntegrityError
 
 VersionHash = NewType("VersionHash", str)
 FORMAT = "kubeloop/dataset-commit"
-FORMAT_VERSION = 1
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+FORMAT_VERSION = 2
+COMMITS, SNAPSHOTS = "commits", "snapshots"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One tar file of a split."""
+    """One file of a split."""
 
     sha256: str
-    num_rows: int
     num_bytes: int
+    """Size of the file."""
+    format: ShardFormat
+    statistics: Statistics
+    """What its rows are like."""
 
     @property
     def key(self) -> str:
         """Key below the dataset's folder."""
-        return f"shards/{self.sha256}.tar"
+        return f"shards/{self.sha256}.{self.format}"
+
+    @property
+    def num_rows(self) -> int:
+        """Examples in it."""
+        return self.statistics.num_rows
+
+    def render(self) -> dict[str, Any]:
+        """Write as JSON."""
+        return {
+            "key": self.key,
+            "sha256": self.sha256,
+            "num_rows": self.num_rows,
+            "num_bytes": self.num_bytes,
+            "format": self.format.value,
+            "statistics": self.statistics.dump(),
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Shard:
+        """Read what `render` wrote."""
+        return cls(
+            sha256=document["sha256"],
+            num_bytes=document["num_bytes"],
+            format=ShardFormat(document["format"]),
+            statistics=Statistics.load(document["statistics"]),
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a commit is, by content alone."""
+    """What a commit or snapshot is, by content alone."""
 
     kind: str
     """Kind of dataset."""
@@ -55,14 +89,29 @@ class Manifest:
     """Features of an example and their types."""
     labels: tuple[str, ...]
     """Labels in the order of their index."""
-    settings: Mapping[str, Any]
-    """Settings of the ingestion that shaped the content."""
-    source_digest: str
-    """Hash over the source's sorted paths and sha256 digests."""
     splits: Mapping[str, tuple[Shard, ...]]
     """Shards by split."""
-    statistics: Mapping[str, Any]
-    """Counts and summaries."""
+    sample: tuple[Mapping[str, Any], ...] = ()
+    """Ten examples, without their images."""
+
+    @cached_property
+    def statistics(self) -> Mapping[str, Any]:
+        """Counts and summaries."""
+        splits = {
+            split: add_up(shard.statistics for shard in shards)
+            for split, shards in self.splits.items()
+        }
+        total = add_up(splits.values())
+        return {
+            "labels": {label: total.labels[label] for label in self.labels},
+            "splits": {
+                split: {label: statistics.labels[label] for label in self.labels}
+                for split, statistics in splits.items()
+            },
+            "num_examples": {split: statistics.num_rows for split, statistics in splits.items()},
+            "num_bytes": total.num_bytes,
+            self.kind: total.render_features(),
+        }
 
     def render(self) -> bytes:
         """Write as JSON; the same manifest is always the same bytes."""
@@ -72,31 +121,20 @@ class Manifest:
             "kind": self.kind,
             "schema": dict(self.schema),
             "labels": list(self.labels),
-            "settings": dict(self.settings),
-            "source_digest": self.source_digest,
             "splits": {
-                split: [_render_shard(shard) for shard in shards]
-                for split, shards in self.splits.items()
+                split: [shard.render() for shard in shards] for split, shards in self.splits.items()
             },
-            "statistics": dict(self.statistics),
+            "sample": [dict(row) for row in self.sample],
+            "statistics": self.statistics,
         }
-        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _render_shard(shard: Shard) -> dict[str, Any]:
-    return {
-        "key": shard.key,
-        "sha256": shard.sha256,
-        "num_rows": shard.num_rows,
-        "num_bytes": shard.num_bytes,
-    }
+        return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
 def parse_manifest(data: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        InputError: It is not one, or of a newer format.
+        InputError: It is not one, or of another format.
     """
     try:
         document = json.loads(data)
@@ -110,13 +148,11 @@ def parse_manifest(data: bytes) -> Manifest:
             kind=document["kind"],
             schema=document["schema"],
             labels=tuple(document["labels"]),
-            settings=document["settings"],
-            source_digest=document["source_digest"],
             splits={
-                split: tuple(_parse_shard(shard) for shard in shards)
+                split: tuple(Shard.parse(shard) for shard in shards)
                 for split, shards in document["splits"].items()
             },
-            statistics=document["statistics"],
+            sample=tuple(document["sample"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
@@ -124,43 +160,103 @@ def parse_manifest(data: bytes) -> Manifest:
         raise InputError(f"Not the manifest of a dataset commit: {error!r}.") from error
 
 
-def _parse_shard(document: Mapping[str, Any]) -> Shard:
-    return Shard(
-        sha256=document["sha256"],
-        num_rows=document["num_rows"],
-        num_bytes=document["num_bytes"],
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is known about a commit beside its content."""
+
+    name: str = ""
+    """Name of the dataset."""
+    source_uri: str = ""
+    """Where its data came from."""
+    source_digest: str = ""
+    """Hash over the contents of the source, in its order."""
+    message: str = ""
+    """Why it was made."""
+    author: str = ""
+    """Who made it."""
+    created_at: str = ""
+    """When it was first made, in UTC."""
+    parent: str = ""
+    """Version hash of the commit that was the newest before."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the ingestion."""
+    notes: tuple[str, ...] = ()
+    """What the ingestion chose by itself."""
+    findings: tuple[Finding, ...] = ()
+    """What validation found."""
+    num_rejected: int = 0
+    """Files or rows of the source that did not become examples."""
+    rejected: tuple[Rejection, ...] = ()
+    """The first of them, with the reason."""
+
+    def render(self) -> bytes:
+        """Write as JSON."""
+        document = asdict(self) | {"settings": dict(self.settings)}
+        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Record:
+        """Read what `render` wrote."""
+        document = json.loads(data)
+        return cls(
+            **{
+                **document,
+                "notes": tuple(document["notes"]),
+                "findings": tuple(Finding.parse(entry) for entry in document["findings"]),
+                "rejected": tuple(Rejection(**entry) for entry in document["rejected"]),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """One version of a dataset."""
 
-    name: str
-    """Name of the dataset."""
     uri: str
     """URI of the manifest; its last part is the version hash."""
     version_hash: VersionHash
     """sha256 of the manifest."""
     manifest: Manifest
     """What the commit is."""
-    source_uri: str = ""
-    """Where its data came from."""
-    message: str = ""
-    """Why it was made."""
-    created_at: str = ""
-    """When it was first made, in UTC."""
-    num_rejected: int = 0
-    """Files of the source that did not become examples."""
-    rejected: tuple[Rejection, ...] = field(default=())
-    """The first of them, with the reason."""
-    is_new: bool = True
+    record: Record = field(default_factory=Record)
+    """What is known about it."""
+    is_new: bool = field(default=True, compare=False)
     """False where an ingestion found the commit made already."""
 
     @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.record.name or self.uri.rsplit("/", 3)[-3]
+
+    @property
+    def source_uri(self) -> str:
+        """Where its data came from."""
+        return self.record.source_uri
+
+    @property
     def source_digest(self) -> str:
-        """Hash over the source's sorted paths and sha256 digests."""
-        return self.manifest.source_digest
+        """Hash over the contents of the source, in its order."""
+        return self.record.source_digest
+
+    @property
+    def message(self) -> str:
+        """Why it was made."""
+        return self.record.message
+
+    @property
+    def created_at(self) -> str:
+        """When it was first made, in UTC."""
+        return self.record.created_at
+
+    @property
+    def num_rejected(self) -> int:
+        """Files or rows of the source that did not become examples."""
+        return self.record.num_rejected
+
+    @property
+    def rejected(self) -> tuple[Rejection, ...]:
+        """The first of them, with the reason."""
+        return self.record.rejected
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -179,46 +275,51 @@ class Commit:
 
 
 def read_commit(uri: str) -> Commit:
-    """Read a commit by its URI.
+    """Read a commit or snapshot by its URI.
 
     Raises:
         InputError: There is none.
         IntegrityError: The manifest's bytes differ from its version hash.
     """
+    dataset = dataset_of(uri)
     store, name = open_object(uri)
     data = store.read(name)
     version_hash = VersionHash(name.removesuffix(".json"))
     if hashlib.sha256(data).hexdigest() != version_hash:
         raise IntegrityError(f"The dataset commit {uri} differs from the hash that names it.")
-    record = _read_record(dataset_of(uri), version_hash)
-    return build_commit(uri, parse_manifest(data), record)
+    key = f"records/{version_hash}.json"
+    record = Record.parse(dataset.read(key)) if dataset.exists(key) else Record()
+    return Commit(uri=uri, version_hash=version_hash, manifest=parse_manifest(data), record=record)
 
 
 def dataset_of(uri: str) -> ObjectStore:
     """Open the folder of the dataset that a commit's URI belongs to."""
     parts = uri.rsplit("/", 2)
-    if len(parts) != 3 or parts[1] != "commits":
+    if len(parts) != 3 or parts[1] not in (COMMITS, SNAPSHOTS):
         raise InputError(f"{uri!r} is not the URI of a dataset commit: …/commits/<hash>.json.")
     return open_store(parts[0])
 
 
-def _read_record(dataset: ObjectStore, version_hash: VersionHash) -> Mapping[str, Any]:
-    key = f"records/{version_hash}.json"
-    record: Mapping[str, Any] = json.loads(dataset.read(key)) if dataset.exists(key) else _EMPTY
-    return record
+def publish(
+    dataset: ObjectStore, manifest: Manifest, record: Record, *, folder: str = COMMITS
+) -> Commit:
+    """Make a commit visible, after everything that it names is stored."""
+    data = manifest.render()
+    version_hash = VersionHash(hashlib.sha256(data).hexdigest())
+    key = f"{folder}/{version_hash}.json"
+    uri = dataset.uri_of(key)
+    if dataset.exists(key):
+        return Commit(
+            uri=uri, version_hash=version_hash, manifest=manifest, record=record, is_new=False
+        )
+    dataset.write(f"records/{version_hash}.json", record.render())
+    dataset.write(key, data)
+    return Commit(uri=uri, version_hash=version_hash, manifest=manifest, record=record)
 
 
-def build_commit(uri: str, manifest: Manifest, record: Mapping[str, Any]) -> Commit:
-    """Join a manifest and its record."""
-    dataset_uri, _, name = uri.rsplit("/", 2)
-    return Commit(
-        name=record.get("name", dataset_uri.rpartition("/")[2]),
-        uri=uri,
-        version_hash=VersionHash(name.removesuffix(".json")),
-        manifest=manifest,
-        source_uri=record.get("source_uri", ""),
-        message=record.get("message", ""),
-        created_at=record.get("created_at", ""),
-        num_rejected=record.get("num_rejected", 0),
-        rejected=tuple(Rejection(**rejection) for rejection in record.get("rejected", ())),
-    )
+def merge_samples(
+    samples: Sequence[Sequence[Mapping[str, Any]]], *, size: int = 10
+) -> tuple[Mapping[str, Any], ...]:
+    """Choose the sample of a union: the rows with the smallest digests, which content decides."""
+    rows = {row["digest"]: row for sample in samples for row in sample}
+    return tuple(rows[digest] for digest in sorted(rows)[:size])

@@ -1,41 +1,51 @@
 """Turn raw data into a commit.
 
-Three passes over the source, each flat in memory: hash everything (which recognises data that was
-ingested before), check every example, pack the shards. A source that changes in between is noticed
-and refused. Nothing is visible to readers before the manifest, which is written last.
+The source is scanned once, in batches: every example is checked, hashed and noted in a file on this
+machine (rows of tables whole, images by their path). Then, knowing all classes, the noted examples
+are dealt out to splits and packed into shards. Memory stays flat. A source that changes in between
+is noticed and refused. Nothing is visible to readers before the manifest, which is written last.
 """
 
 from __future__ import annotations
 
+import getpass
 import hashlib
+import heapq
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kubeloop.datasets.commits import (
     Commit,
     Manifest,
+    Record,
     Shard,
-    VersionHash,
-    build_commit,
+    publish,
     read_commit,
 )
-from kubeloop.datasets.images import DEFAULT_MAX_PIXELS
-from kubeloop.datasets.kinds import KINDS, Candidate, DatasetKind, Rejection
-from kubeloop.datasets.shards import ShardRow, pack_shards
-from kubeloop.datasets.sources import Source, open_source
-from kubeloop.datasets.splits import SplitConfig, assign_splits, order_key
+from kubeloop.datasets.findings import MAX_LISTED, ScanLog
+from kubeloop.datasets.kinds import KINDS, DatasetKind, ScanOptions, sort_labels
+from kubeloop.datasets.packing import Cutter, SplitPacker, packers
+from kubeloop.datasets.shards.base import DIGEST, LABEL, SPLIT, ShardFormat, ShardWriter
+from kubeloop.datasets.sources import Source, SourceLimits, open_source
+from kubeloop.datasets.splits import Dealer, SplitConfig
 from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.errors import InputError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
-_MAX_LISTED = 1000
 _MAX_NAMED = 10
+_MAX_LABELS = 100_000
+_SAMPLE_SIZE = 10
+_HEAD = "head.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +58,24 @@ class IngestConfig:
     """Where the raw data lies: a path or a URI."""
     store: str
     """Root URI of all datasets; the commit goes below `<store>/<name>/`."""
-    kind: str = "image_folder"
+    kind: str = "image_classification"
     """Kind of dataset."""
     splits: SplitConfig = field(default_factory=SplitConfig)
-    """Fractions and seed of the splits."""
+    """Fractions and seed of the splits, for examples that the source does not assign to one."""
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    """How the source is read."""
+    limits: SourceLimits = field(default_factory=SourceLimits)
+    """What the source may ask of this machine."""
     max_corrupt_fraction: float = 0.0
     """Fraction of unreadable examples that is left out; more is an error. By default any is."""
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    """Images with more pixels count as unreadable."""
-    shard_bytes: int = 64 << 20
-    """Size that a shard should have, and the memory that packing takes."""
+    shard_bytes: int = 32 << 20
+    """Size that the shards of a big split have about."""
     message: str = ""
     """Why the commit is made."""
+    author: str = ""
+    """Who makes it; empty: the user of this process."""
+    full: bool = False
+    """Read a source again although it looks unchanged by times and sizes."""
 
     def __post_init__(self) -> None:
         """Refuse what would fail later."""
@@ -73,14 +89,16 @@ class IngestConfig:
                 "max_corrupt_fraction must be from 0 to below 1, not"
                 f" {self.max_corrupt_fraction!r}."
             )
-        if self.shard_bytes < 1 or self.max_pixels < 1:
-            raise InputError("shard_bytes and max_pixels must be positive.")
+        if self.shard_bytes < 1:
+            raise InputError(f"shard_bytes must be positive, not {self.shard_bytes!r}.")
 
     def render_settings(self) -> dict[str, Any]:
         """Return the settings that shape a commit's content."""
         return {
+            "kind": self.kind,
             "splits": asdict(self.splits),
-            "max_pixels": self.max_pixels,
+            "scan": asdict(self.scan),
+            "max_corrupt_fraction": self.max_corrupt_fraction,
             "shard_bytes": self.shard_bytes,
         }
 
@@ -90,9 +108,11 @@ class Progress:
     """How far an ingestion is."""
 
     stage: str
-    """`hash`, `check` or `pack`."""
+    """`scan` or `pack`."""
     done: int
+    """Examples."""
     total: int
+    """Examples; 0 where it is not known yet."""
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -108,27 +128,23 @@ def ingest(
 
     Args:
         config: What to ingest, and how.
-        on_progress: Called for every file of every pass.
+        on_progress: Called for every batch of every pass.
         clock: Gives the commit's time.
 
     Raises:
         InputError: The source cannot be used; the message names what to put right.
     """
-    ingestion = _Ingestion(
-        config=config,
-        kind=KINDS[config.kind],
-        source=open_source(config.source),
-        dataset=open_store(f"{config.store.rstrip('/')}/{config.name}"),
-        report=on_progress or (lambda _: None),
-    )
-    return ingestion.run(clock)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Example:
-    candidate: Candidate
-    digest: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    kind = KINDS[config.kind]
+    dataset = open_store(f"{config.store.rstrip('/')}/{config.name}")
+    with open_source(config.source, config.limits) as source:
+        ingestion = _Ingestion(
+            config=config,
+            kind=kind,
+            source=source,
+            dataset=dataset,
+            report=on_progress or (lambda _: None),
+        )
+        return ingestion.run(clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,56 +156,36 @@ class _Ingestion:
     report: ProgressCallback
 
     def run(self, clock: Callable[[], datetime]) -> Commit:
-        listing = self.kind.list_candidates(self.source)
-        hashed = self._hash(listing.candidates)
-        source_digest = _combine(hashed)
-        recognition_key = self._recognition_key(source_digest)
-        known = self._recognise(recognition_key)
+        started_at = clock()
+        fingerprint = self.source.fingerprint()
+        recognition_key = self._recognition_key(fingerprint)
+        known = self._recognise(recognition_key) if fingerprint and not self.config.full else None
         if known is not None:
-            return replace(known, source_uri=self.source.uri, is_new=False)
-        examples, corrupt = self._check(hashed)
-        splits, counts = self._pack(examples, listing.labels)
+            return self._advance(replace(known, is_new=False))
+        with _Spool.temporary() as spool:
+            log = ScanLog()
+            scan = self._scan(spool, log)
+            shards = self._pack(spool, scan)
+        if self.source.fingerprint() != fingerprint:
+            raise InputError(
+                f"The source {self.source.uri!r} changed while it was ingested; ingest again when"
+                " nothing writes to it."
+            )
         manifest = Manifest(
             kind=self.kind.name,
-            schema=self.kind.describe_schema(),
-            labels=listing.labels,
-            settings=self.config.render_settings(),
-            source_digest=source_digest,
-            splits=splits,
-            statistics={
-                "labels": _sum_counts(listing.labels, counts),
-                "splits": counts,
-                "num_bytes": sum(example.facts["num_bytes"] for example in examples),
-                self.kind.name: self.kind.summarize([example.facts for example in examples]),
-            },
+            schema=self.kind.describe_schema(spool.schema),
+            labels=scan.labels,
+            splits=shards,
+            sample=scan.sample,
         )
-        rejected = (*corrupt, *listing.rejected)
-        record = {
-            "name": self.config.name,
-            "source_uri": self.source.uri,
-            "message": self.config.message,
-            "created_at": clock().isoformat(timespec="seconds"),
-            "num_rejected": len(rejected),
-            "rejected": [asdict(rejection) for rejection in rejected[:_MAX_LISTED]],
-        }
-        return self._publish(manifest, record, recognition_key)
+        commit = publish(self.dataset, manifest, self._record(scan, log, started_at))
+        if fingerprint:
+            self.dataset.write(recognition_key, _render({"version_hash": commit.version_hash}))
+        return self._advance(commit)
 
-    def _hash(self, candidates: Sequence[Candidate]) -> list[_Example]:
-        hashed: list[_Example] = []
-        for candidate in candidates:
-            digest = hashlib.sha256(self.source.read(candidate.path)).hexdigest()
-            hashed.append(_Example(candidate=candidate, digest=digest))
-            self.report(Progress(stage="hash", done=len(hashed), total=len(candidates)))
-        return hashed
-
-    def _recognition_key(self, source_digest: str) -> str:
-        settings = {
-            "kind": self.kind.name,
-            "source_digest": source_digest,
-            "max_corrupt_fraction": self.config.max_corrupt_fraction,
-            **self.config.render_settings(),
-        }
-        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    def _recognition_key(self, fingerprint: str) -> str:
+        state = {"fingerprint": fingerprint, "settings": self.config.render_settings()}
+        name = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         return f"sources/{name}.json"
 
     def _recognise(self, recognition_key: str) -> Commit | None:
@@ -199,119 +195,206 @@ class _Ingestion:
         key = f"commits/{version_hash}.json"
         return read_commit(self.dataset.uri_of(key)) if self.dataset.exists(key) else None
 
-    def _read(self, example: _Example) -> bytes:
-        data = self.source.read(example.candidate.path)
-        if hashlib.sha256(data).hexdigest() != example.digest:
+    def _advance(self, commit: Commit) -> Commit:
+        """Make a commit the newest."""
+        if read_head(self.dataset) != commit.version_hash:
+            self.dataset.write(_HEAD, _render({"version_hash": commit.version_hash}))
+        record = replace(commit.record, source_uri=self.source.uri)
+        return replace(commit, record=record)
+
+    def _scan(self, spool: _Spool, log: ScanLog) -> _Scan:
+        scan = _Scan(dealer=Dealer(self.config.splits))
+        for rows in self.kind.scan(self.source, options=self.config.scan, log=log):
+            scan.add(rows, self.kind)
+            spool.add(rows)
+            self.report(Progress(stage="scan", done=scan.num_rows, total=0))
+        _refuse_too_many(log, config=self.config)
+        if self.kind.is_labelled and len(scan.labels) < 2:
             raise InputError(
-                f"Source file {example.candidate.path!r} in {self.source.uri!r} changed while it"
-                " was ingested; ingest again when nothing writes to the source."
+                f"The source {self.source.uri!r} has one class, {scan.labels[0]!r};"
+                " classification needs two."
             )
-        return data
+        return scan
 
-    def _check(self, hashed: Sequence[_Example]) -> tuple[list[_Example], list[Rejection]]:
-        examples: list[_Example] = []
-        corrupt: list[Rejection] = []
-        for number, example in enumerate(hashed, start=1):
-            data = self._read(example)
-            try:
-                facts = self.kind.inspect(data, max_pixels=self.config.max_pixels)
-                examples.append(replace(example, facts={**facts, "num_bytes": len(data)}))
-            except InputError as error:
-                corrupt.append(Rejection(path=example.candidate.path, reason=str(error)))
-            self.report(Progress(stage="check", done=number, total=len(hashed)))
-        _refuse_too_many(corrupt, num_examples=len(hashed), config=self.config)
-        return examples, corrupt
+    def _pack(self, spool: _Spool, scan: _Scan) -> dict[str, tuple[Shard, ...]]:
+        """Write the shards; return them by split."""
+        done = 0
+        with packers(self._make_packer) as by_split:
+            for rows in spool.read():
+                for split, part in _deal(rows, scan.dealer):
+                    by_split[split].add(part)
+                done += rows.num_rows
+                self.report(Progress(stage="pack", done=done, total=scan.num_rows))
+        names = [*self.config.splits.fractions(), *sorted(by_split)]
+        return {
+            split: tuple(by_split[split].shards)
+            for split in dict.fromkeys(names)
+            if split in by_split or not scan.is_declared
+        }
 
-    def _pack(
-        self, examples: Sequence[_Example], labels: Sequence[str]
-    ) -> tuple[dict[str, tuple[Shard, ...]], dict[str, dict[str, int]]]:
-        """Write the shards; return them and the label counts, both by split."""
-        contents: dict[str, list[str]] = {label: [] for label in labels}
-        for example in examples:
-            contents[example.candidate.label].append(example.digest)
-        assigned = assign_splits(contents, self.config.splits)
-        members: dict[str, list[_Example]] = {split: [] for split in self.config.splits.fractions()}
-        for example in examples:
-            members[assigned[example.candidate.label, example.digest]].append(example)
-        shards = {split: tuple(self._write_shards(rows, labels)) for split, rows in members.items()}
-        counts = {split: _count_labels(rows, labels) for split, rows in members.items()}
-        return shards, counts
-
-    def _write_shards(self, examples: Sequence[_Example], labels: Sequence[str]) -> Iterator[Shard]:
-        seed = self.config.splits.seed
-        mixed = sorted(
-            examples,
-            key=lambda example: order_key(seed, f"{example.digest}:{example.candidate.path}"),
+    def _make_packer(self) -> SplitPacker:
+        is_tar = self.kind.shard_format is ShardFormat.TAR
+        return SplitPacker(
+            self.dataset,
+            shard_format=self.kind.shard_format,
+            cutter=Cutter(shard_bytes=self.config.shard_bytes, at_labels=is_tar),
+            open_writer=self._open_writer,
         )
-        rows = self._read_rows(mixed, {label: index for index, label in enumerate(labels)})
-        for data, num_rows in pack_shards(rows, max_bytes=self.config.shard_bytes):
-            digest = hashlib.sha256(data).hexdigest()
-            shard = Shard(sha256=digest, num_rows=num_rows, num_bytes=len(data))
-            if not self.dataset.exists(shard.key):
-                self.dataset.write(shard.key, data)
-            yield shard
 
-    def _read_rows(
-        self, examples: Sequence[_Example], indices: Mapping[str, int]
-    ) -> Iterator[ShardRow]:
-        for number, example in enumerate(examples, start=1):
-            candidate = example.candidate
-            yield ShardRow(
-                data=self._read(example),
-                extension=PurePosixPath(candidate.path).suffix.lower(),
-                class_index=indices[candidate.label],
-                label=candidate.label,
-                path=candidate.path,
+    def _open_writer(self, file: BinaryIO) -> ShardWriter:
+        if self.kind.shard_format is ShardFormat.TAR:
+            from kubeloop.datasets.shards.tar import TarShardWriter
+
+            return TarShardWriter(
+                file,
+                describe=self.kind.describe,
+                read=lambda row: self.kind.read_example(self.source, row),
+                described=self.kind.described_columns,
             )
-            self.report(Progress(stage="pack", done=number, total=len(examples)))
+        from kubeloop.datasets.shards.parquet import ParquetShardWriter
 
-    def _publish(
-        self, manifest: Manifest, record: Mapping[str, Any], recognition_key: str
-    ) -> Commit:
-        data = manifest.render()
-        version_hash = VersionHash(hashlib.sha256(data).hexdigest())
-        key = f"commits/{version_hash}.json"
-        is_new = not self.dataset.exists(key)
-        if is_new:
-            self.dataset.write(f"records/{version_hash}.json", _render(record))
-            self.dataset.write(key, data)
-        self.dataset.write(recognition_key, _render({"version_hash": version_hash}))
-        commit = build_commit(self.dataset.uri_of(key), manifest, record)
-        return replace(commit, is_new=is_new)
+        return ParquetShardWriter(file, describe=self.kind.describe)
+
+    def _record(self, scan: _Scan, log: ScanLog, created_at: datetime) -> Record:
+        return Record(
+            name=self.config.name,
+            source_uri=self.source.uri,
+            source_digest=scan.digest,
+            message=self.config.message,
+            author=self.config.author or _current_user(),
+            created_at=created_at.isoformat(timespec="seconds"),
+            parent=read_head(self.dataset),
+            settings=self.config.render_settings(),
+            notes=tuple(log.notes),
+            num_rejected=log.num_corrupt + log.num_ignored,
+            rejected=(*log.corrupt, *log.ignored)[:MAX_LISTED],
+        )
+
+
+def read_head(dataset: ObjectStore) -> str:
+    """Return the version hash of the newest commit, or '' where there is none."""
+    if not dataset.exists(_HEAD):
+        return ""
+    return str(json.loads(dataset.read(_HEAD))["version_hash"])
+
+
+class _Scan:
+    """What is known of the examples after the first pass; bounded however many there are."""
+
+    def __init__(self, dealer: Dealer) -> None:
+        self.dealer = dealer
+        self.num_rows = 0
+        self.is_declared = False
+        self._labels: set[str] = set()
+        self._contents = hashlib.sha256()
+        self._label_names = hashlib.sha256()
+        self._sample: list[tuple[int, dict[str, Any]]] = []
+
+    def add(self, rows: pa.RecordBatch, kind: DatasetKind) -> None:
+        """Take note of a batch."""
+        digests = rows.column(DIGEST).to_pylist()
+        labels = rows.column(LABEL).to_pylist()
+        splits = rows.column(SPLIT).to_pylist()
+        self.num_rows += rows.num_rows
+        self._labels.update(label for label in labels if label)
+        if len(self._labels) > _MAX_LABELS:
+            raise InputError(
+                f"More than {_MAX_LABELS} different labels; is the label column an identifier?"
+            )
+        self._contents.update(b"".join(digests))
+        self._label_names.update("\0".join([*labels, ""]).encode())
+        dealt = [index for index, split in enumerate(splits) if not split]
+        self.is_declared |= len(dealt) < len(splits)
+        self.dealer.observe([labels[index] for index in dealt], [digests[index] for index in dealt])
+        self._add_sample(rows, digests, kind)
+
+    def _add_sample(self, rows: pa.RecordBatch, digests: list[bytes], kind: DatasetKind) -> None:
+        places = heapq.nsmallest(_SAMPLE_SIZE, range(len(digests)), key=digests.__getitem__)
+        known = {digest: row for digest, row in self._sample}
+        for place in places:
+            row = kind.describe_row(rows.slice(place, 1).to_pylist()[0])
+            known.setdefault(int.from_bytes(digests[place]), row)
+        self._sample = [(digest, known[digest]) for digest in sorted(known)[:_SAMPLE_SIZE]]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, in the order of their index."""
+        return sort_labels(self._labels)
+
+    @property
+    def digest(self) -> str:
+        """Hash over contents and labels, in the order of the source."""
+        combined = self._contents.digest() + self._label_names.digest()
+        return hashlib.sha256(combined).hexdigest()
+
+    @property
+    def sample(self) -> tuple[Mapping[str, Any], ...]:
+        """The examples with the smallest digests."""
+        return tuple({"digest": f"{digest:064x}", **row} for digest, row in self._sample)
+
+
+class _Spool:
+    """Scanned rows in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None  # Any: pyarrow has no types
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[_Spool]:
+        """Keep rows for the time of the context."""
+        with tempfile.TemporaryDirectory(prefix="kubeloop-ingest-") as folder:
+            yield cls(Path(folder) / "rows.arrow")
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Append rows."""
+        import pyarrow as pa
+
+        if self._writer is None:
+            self.schema = rows.schema
+            self._writer = pa.ipc.new_stream(str(self._path), rows.schema)
+        self._writer.write_batch(rows)
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """Yield all rows, in the order in which they were added."""
+        import pyarrow as pa
+
+        self._writer.close()
+        with self._path.open("rb") as file, pa.ipc.open_stream(file) as reader:
+            yield from reader
+
+
+def _deal(rows: pa.RecordBatch, dealer: Dealer) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Yield the rows of each split, in order."""
+    import numpy as np
+
+    columns = (rows.column(name).to_pylist() for name in (SPLIT, LABEL, DIGEST))
+    splits = np.array(
+        [split or dealer.deal(label, digest) for split, label, digest in zip(*columns, strict=True)]
+    )
+    for split in np.unique(splits):
+        yield str(split), rows.take(np.flatnonzero(splits == split))
+
+
+def _current_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for the user id, as in many containers
+        return ""
 
 
 def _render(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _combine(examples: Sequence[_Example]) -> str:
-    """Hash the sorted paths and digests of a source."""
-    combined = hashlib.sha256()
-    for example in sorted(examples, key=lambda example: example.candidate.path):
-        combined.update(
-            f"{example.candidate.path}\0{example.digest}\n".encode(errors="surrogateescape")
-        )
-    return combined.hexdigest()
-
-
-def _refuse_too_many(
-    corrupt: Sequence[Rejection], *, num_examples: int, config: IngestConfig
-) -> None:
-    fraction = len(corrupt) / num_examples
+def _refuse_too_many(log: ScanLog, *, config: IngestConfig) -> None:
+    fraction = log.num_corrupt / max(log.num_seen, 1)
     if fraction <= config.max_corrupt_fraction:
         return
-    named = "; ".join(f"{rejection.path}: {rejection.reason}" for rejection in corrupt[:_MAX_NAMED])
-    more = f"; and {len(corrupt) - _MAX_NAMED} more" if len(corrupt) > _MAX_NAMED else ""
+    named = "; ".join(f"{entry.path}: {entry.reason}" for entry in log.corrupt[:_MAX_NAMED])
+    more = f"; and {log.num_corrupt - _MAX_NAMED} more" if log.num_corrupt > _MAX_NAMED else ""
     raise InputError(
-        f"{len(corrupt)} of {num_examples} files in {config.source!r} cannot be read"
+        f"{log.num_corrupt} of {log.num_seen} examples in {config.source!r} cannot be read"
         f" ({named}{more}); repair or remove them, or allow max_corrupt_fraction {fraction:.4f}."
     )
-
-
-def _count_labels(examples: Sequence[_Example], labels: Sequence[str]) -> dict[str, int]:
-    counts = Counter(example.candidate.label for example in examples)
-    return {label: counts[label] for label in labels}
-
-
-def _sum_counts(labels: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    return {label: sum(by_label[label] for by_label in counts.values()) for label in labels}

@@ -1,36 +1,58 @@
 """Reading a commit's examples.
 
-Shards are fetched when they are first needed, verified against the manifest, and unpacked; nobody
-above this module knows that there are shards. The items are numpy arrays: this package does not
-load torch.
+Shards are fetched when they are first needed and verified against the manifest; nobody above this
+module knows that there are shards. Items are numpy arrays and texts: this module does not load
+torch.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from kubeloop.datasets.commits import Commit, Shard, dataset_of, read_commit
 from kubeloop.datasets.images import Channels, decode_image
-from kubeloop.datasets.shards import ShardRow, unpack_shard
+from kubeloop.datasets.shards.base import ShardFormat
+from kubeloop.datasets.shards.tar import TarMember, find_members, read_member
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
-_NUM_CACHED_SHARDS = 4
+_NUM_OPEN_SHARDS = 8
+Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """One image as it was ingested, with its label."""
+
+    data: bytes
+    """The original encoded file."""
+    extension: str
+    """Its extension, with the dot."""
+    class_index: int
+    """Index of the label in the dataset's labels."""
+    label: str
+    """The label."""
+    path: str
+    """Where the image lay in the source."""
+    metadata: Mapping[str, Any]
+    """What else the source says of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageExample:
-    """One image with its label."""
+    """One decoded image with its label."""
 
     image: NDArray[np.uint8]
     """Pixels, height x width x channels."""
@@ -42,49 +64,66 @@ class ImageExample:
     """Where the image lay in the source."""
 
 
-class Split(Sequence[ShardRow]):
+class TextExample(NamedTuple):
+    """One text with its label."""
+
+    text: str
+    class_index: int
+    """Index of the label in the dataset's labels."""
+
+
+class Split(Sequence[Item], Generic[Item]):
     """The examples of one split, by index; the order is the same in every process."""
 
-    def __init__(self, dataset: ObjectStore, shards: Sequence[Shard]) -> None:
+    def __init__(
+        self, dataset: ObjectStore, shards: Sequence[Shard], *, labels: Sequence[str]
+    ) -> None:
         self._dataset = dataset
         self._shards = tuple(shards)
+        self.labels = tuple(labels)
+        self._class_index = {label: index for index, label in enumerate(labels)}
         self._ends = list(accumulate(shard.num_rows for shard in shards))
         # NB: a cached method would keep the split alive; the cache belongs to the object.
-        self._rows = lru_cache(maxsize=_NUM_CACHED_SHARDS)(self._load)
+        self._open = lru_cache(maxsize=_NUM_OPEN_SHARDS)(self._open_verified)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, index: int) -> ShardRow:  # type: ignore[override]  # no slices
-        """Return an encoded example.
+    def __getitem__(self, index: int) -> Item:  # type: ignore[override]  # no slices
+        """Return an example.
 
         Raises:
             IndexError: There are fewer examples.
             IntegrityError: The shard's bytes differ from its recorded digest.
         """
+        number, row = self._locate(index)
+        return self._read(number, row)
+
+    def metadata(self, index: int) -> Mapping[str, Any]:
+        """Return what the source says of an example beside its content and label."""
+        number, row = self._locate(index)
+        return self._read_metadata(number, row)
+
+    @abstractmethod
+    def _read(self, shard: int, row: int) -> Item:
+        """Return an example of a shard."""
+
+    @abstractmethod
+    def _read_metadata(self, shard: int, row: int) -> Mapping[str, Any]:
+        """Return the metadata of an example of a shard."""
+
+    @abstractmethod
+    def _open_shard(self, data: bytes) -> Any:  # Any: each format has its own
+        """Prepare a shard's bytes for reading rows; the result has a length."""
+
+    def _locate(self, index: int) -> tuple[int, int]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"Example {index} of {len(self)} does not exist.")
         index %= len(self)
         number = bisect.bisect_right(self._ends, index)
-        start = self._ends[number - 1] if number else 0
-        return self._rows(number)[index - start]
+        return number, index - (self._ends[number - 1] if number else 0)
 
-    def image(self, index: int, *, channels: Channels = 3) -> ImageExample:
-        """Return a decoded example."""
-        row = self[index]
-        return ImageExample(
-            image=decode_image(row.data, channels=channels),
-            class_index=row.class_index,
-            label=row.label,
-            path=row.path,
-        )
-
-    def images(self, *, channels: Channels = 3) -> Iterator[ImageExample]:
-        """Yield all examples decoded, in order."""
-        for index in range(len(self)):
-            yield self.image(index, channels=channels)
-
-    def _load(self, number: int) -> list[ShardRow]:
+    def _open_verified(self, number: int) -> Any:
         shard = self._shards[number]
         data = self._dataset.read(shard.key)
         if hashlib.sha256(data).hexdigest() != shard.sha256:
@@ -93,13 +132,105 @@ class Split(Sequence[ShardRow]):
                 " it was changed or damaged after it was written; ingest the source again into a"
                 " new store."
             )
-        rows = unpack_shard(data)
-        if len(rows) != shard.num_rows:
+        opened = self._open_shard(data)
+        if len(opened) != shard.num_rows:
             raise IntegrityError(
-                f"Dataset shard {self._dataset.uri_of(shard.key)} holds {len(rows)} examples, not"
+                f"Dataset shard {self._dataset.uri_of(shard.key)} holds {len(opened)} examples, not"
                 f" the recorded {shard.num_rows}."
             )
-        return rows
+        return opened
+
+
+class _TarRows:
+    def __init__(self, data: bytes) -> None:
+        self._view = memoryview(data)
+        self._places = find_members(self._view)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, row: int) -> TarMember:
+        return read_member(self._view, self._places[row])
+
+
+class ImageSplit(Split[EncodedImage]):
+    """Images of one split."""
+
+    def image(self, index: int, *, channels: Channels = 3) -> ImageExample:
+        """Return a decoded example."""
+        encoded = self[index]
+        return ImageExample(
+            image=decode_image(encoded.data, channels=channels),
+            class_index=encoded.class_index,
+            label=encoded.label,
+            path=encoded.path,
+        )
+
+    def images(self, *, channels: Channels = 3) -> Iterator[ImageExample]:
+        """Yield all examples decoded, in order."""
+        for index in range(len(self)):
+            yield self.image(index, channels=channels)
+
+    def _read(self, shard: int, row: int) -> EncodedImage:
+        member: TarMember = self._open(shard)[row]
+        return EncodedImage(
+            data=member.data,
+            extension=member.extension,
+            class_index=self._class_index[member.label],
+            label=member.label,
+            path=member.path,
+            metadata=member.metadata,
+        )
+
+    def _read_metadata(self, shard: int, row: int) -> Mapping[str, Any]:
+        member: TarMember = self._open(shard)[row]
+        return member.metadata
+
+    def _open_shard(self, data: bytes) -> _TarRows:
+        return _TarRows(data)
+
+
+class _ParquetRows:
+    def __init__(self, data: bytes) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.table: pa.Table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        self._columns = {name: self.table.column(name) for name in self.table.column_names}
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def get(self, row: int, *names: str) -> tuple[Any, ...]:
+        return tuple(self._columns[name][row].as_py() for name in names)
+
+
+class TextSplit(Split[TextExample]):
+    """Texts of one split."""
+
+    def texts(self) -> Iterator[TextExample]:
+        """Yield all examples, in order."""
+        for number in range(len(self._shards)):
+            table = self._open(number).table
+            for batch in table.to_batches():
+                texts, labels = (batch.column(name).to_pylist() for name in ("text", "label"))
+                for text, label in zip(texts, labels, strict=True):
+                    yield TextExample(text, self._class_index[label])
+
+    def __iter__(self) -> Iterator[TextExample]:
+        return self.texts()
+
+    def _read(self, shard: int, row: int) -> TextExample:
+        text, label = self._open(shard).get(row, "text", "label")
+        return TextExample(text, self._class_index[label])
+
+    def _read_metadata(self, shard: int, row: int) -> Mapping[str, Any]:
+        rows = self._open(shard)
+        names = [name for name in rows.table.column_names if name not in ("text", "label")]
+        return dict(zip(names, rows.get(row, *names), strict=True))
+
+    def _open_shard(self, data: bytes) -> _ParquetRows:
+        return _ParquetRows(data)
 
 
 class Dataset:
@@ -115,12 +246,17 @@ class Dataset:
         return self.commit.labels
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.commit.manifest.splits)
+
+    @property
     def channels(self) -> Channels:
         """1 where all images are grey, else 3."""
-        summary = self.commit.statistics[self.commit.manifest.kind]
-        return 1 if summary["num_grey"] == self.commit.num_examples else 3
+        colors = self.commit.statistics[self.commit.manifest.kind]["color"]["most_common"]
+        return 1 if colors.get("grey", 0) == self.commit.num_examples else 3
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> Any:  # Any: ImageSplit or TextSplit, as the kind has it
         """Return a split: `train`, `validation` or `test`.
 
         Raises:
@@ -129,11 +265,13 @@ class Dataset:
         splits = self.commit.manifest.splits
         if name not in splits:
             raise InputError(f"No split {name!r}; the commit has {', '.join(splits)}.")
-        return Split(self._dataset, splits[name])
+        formats = {shard.format for shards in splits.values() for shard in shards}
+        read = ImageSplit if formats == {ShardFormat.TAR} else TextSplit
+        return read(self._dataset, splits[name], labels=self.labels)
 
 
 def open_dataset(uri: str) -> Dataset:
-    """Open a commit by its URI.
+    """Open a commit or snapshot by its URI.
 
     Raises:
         InputError: There is none.

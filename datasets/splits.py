@@ -1,15 +1,17 @@
 """Stratified splits that depend on content and seed alone.
 
-Within each class, distinct contents are ordered by a hash of seed and content and dealt out, so
-that the same image is in the same split on any machine, and two copies of one image are never on
-both sides of a split.
+Distinct contents are placed by a hash of seed and content, so that the same example is in the same
+split on any machine, and two copies of one are never on both sides of a split. A class of some
+hundred contents or more is cut at fixed points of the hash: chance evens out, memory stays flat,
+and an example never changes sides as the class grows, which would show a later model its test data.
+In a smaller class every example counts, so its contents are dealt out by rank.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubeloop.errors import InputError
@@ -29,6 +31,9 @@ class SplitConfig:
     """Fraction to report on."""
     seed: int = 0
     """Another seed deals the examples out differently."""
+    exact_below: int = 256
+    """Classes with fewer distinct contents are dealt exactly; 0 where parts of a source are
+    ingested apart and none knows a whole class."""
 
     def __post_init__(self) -> None:
         """Refuse fractions that are no fractions."""
@@ -40,6 +45,8 @@ class SplitConfig:
                 f"Split fractions {fractions} must lie between 0 and 1, with some training data,"
                 " and sum to 1."
             )
+        if self.exact_below < 0:
+            raise InputError(f"exact_below must not be negative, not {self.exact_below!r}.")
 
     def fractions(self) -> dict[str, float]:
         """Return the fractions by split."""
@@ -91,3 +98,45 @@ def count_splits(num_contents: int, config: SplitConfig) -> dict[str, int]:
         sizes[split] = min(wanted, left - 1)
         left -= sizes[split]
     return sizes | {TRAIN: left}
+
+
+class Dealer:
+    """Deals the examples of a source out to splits, after it has seen all of them once."""
+
+    def __init__(self, config: SplitConfig) -> None:
+        self._config = config
+        self._small: dict[str, set[bytes] | None] = {}
+        self._assigned: dict[tuple[str, str], str] | None = None
+        fractions = config.fractions()
+        self._test_end = int(fractions[TEST] * 2**64)
+        self._validation_end = int((fractions[TEST] + fractions[VALIDATION]) * 2**64)
+
+    def observe(self, labels: Sequence[str], digests: Sequence[bytes]) -> None:
+        """Take note of examples that the source leaves to be dealt."""
+        limit = self._config.exact_below
+        for label, digest in zip(labels, digests, strict=True):
+            known = self._small.setdefault(label, set() if limit else None)
+            if known is not None:
+                known.add(digest)
+                if len(known) >= limit:
+                    self._small[label] = None
+
+    def deal(self, label: str, digest: bytes) -> str:
+        """Return the split of an example.
+
+        Raises:
+            InputError: A class has one distinct content, which cannot be in two splits.
+        """
+        if self._assigned is None:
+            small = {
+                label: [digest.hex() for digest in digests]
+                for label, digests in self._small.items()
+                if digests is not None
+            }
+            self._assigned = assign_splits(small, self._config)
+        if self._small[label] is not None:
+            return self._assigned[label, digest.hex()]
+        place = int.from_bytes(order_key(self._config.seed, digest.hex())[:8])
+        if place < self._test_end:
+            return TEST
+        return VALIDATION if place < self._validation_end else TRAIN

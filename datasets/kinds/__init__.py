@@ -1,11 +1,20 @@
-"""Kinds of datasets: how the files of a source become labelled examples.
+"""Kinds of datasets: how a source becomes labelled examples.
 
 One file a kind; importing this package registers the built-in ones.
 """
 
-from kubeloop.datasets.kinds.base import KINDS, Candidate, DatasetKind, Listing, Rejection
-from kubeloop.datasets.kinds.image_folder import ImageFolder
+from kubeloop.datasets.kinds.base import KINDS, DatasetKind, ScanOptions
+from kubeloop.datasets.kinds.images import ImageClassification, sort_labels
+from kubeloop.datasets.kinds.text import TextClassification
 
-KINDS.register(ImageFolder.name, ImageFolder())
+for kind in (ImageClassification(), TextClassification()):
+    KINDS.register(kind.name, kind)
 
-__all__ = ["KINDS", "Candidate", "DatasetKind", "ImageFolder", "Listing", "Rejection"]
+__all__ = [
+    "KINDS",
+    "DatasetKind",
+    "ImageClassification",
+    "ScanOptions",
+    "TextClassification",
+    "sort_labels",
+]

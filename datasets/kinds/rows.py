@@ -1,0 +1,112 @@
+"""What the kinds that read tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kubeloop.datasets.findings import ScanLog
+from kubeloop.datasets.shards.base import DIGEST, LABEL, SCAN_COLUMNS, SIZE, SPLIT
+from kubeloop.datasets.sources.base import Source
+from kubeloop.datasets.tables import Table, TableOptions, open_tables, split_of_name
+from kubeloop.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_tables(
+    source: Source, *, options: TableOptions, log: ScanLog
+) -> Iterator[tuple[Table, pa.RecordBatch]]:
+    """Yield the rows of all tables of a source, refusing those of another schema.
+
+    Raises:
+        InputError: There are no rows, or they do not have one schema.
+    """
+    import pyarrow as pa
+
+    schema: pa.Schema | None = None
+    first = ""
+    for table in open_tables(source, options=options, log=log):
+        for rows in table.read_batches():
+            plain = rows.replace_schema_metadata(None)
+            if schema is None:
+                schema, first = _check_names(plain.schema), table.path
+            elif plain.schema.names != schema.names:
+                raise InputError(
+                    f"{table.path!r} has the columns {plain.schema.names}, {first!r} has"
+                    f" {schema.names}; give all tables the same."
+                )
+            try:
+                yield table, plain.cast(schema)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise InputError(
+                    f"{table.path!r} has columns of other types than {first!r}: {error}."
+                ) from error
+    if schema is None:
+        raise InputError(f"The source {source.uri!r} has no rows.")
+
+
+def _check_names(schema: pa.Schema) -> pa.Schema:
+    for name in schema.names:
+        if name in SCAN_COLUMNS or not name:
+            raise InputError(f"A column must not be named {name!r}; rename it.")
+    return schema
+
+
+def label_texts(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """Return labels as texts; those of a categorical column by their names."""
+    import pyarrow as pa
+
+    column = rows.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
+        raise InputError(f"The label column {name!r} holds {column.type}, not classes.")
+    return column.cast(pa.string()).fill_null("")
+
+
+def add_scan_columns(
+    rows: pa.RecordBatch,
+    *,
+    digests: Sequence[bytes],
+    sizes: Sequence[int],
+    labels: pa.Array | Sequence[str],
+    splits: pa.Array | None = None,
+    split: str = "",
+) -> pa.RecordBatch:
+    """Add the columns that ingestion works with.
+
+    Args:
+        rows: Columns of the kind.
+        digests: sha256 of what makes an example the same example.
+        sizes: Bytes of the encoded examples.
+        labels: Labels as texts.
+        splits: Names of the splits that the source declares row by row, if it does.
+        split: The split that it declares for all rows, or ''.
+    """
+    import pyarrow as pa
+
+    if splits is None:
+        declared = pa.array([split] * rows.num_rows, pa.string())
+    else:
+        names = {value: _read_split(value) for value in splits.unique().to_pylist()}
+        declared = pa.array([names[value] for value in splits.to_pylist()], pa.string())
+    columns = {
+        DIGEST: pa.array(digests, pa.binary(32)),
+        LABEL: labels if isinstance(labels, pa.Array) else pa.array(labels, pa.string()),
+        SPLIT: declared,
+        SIZE: pa.array(sizes, pa.int64()),
+    }
+    return pa.RecordBatch.from_arrays(
+        [*rows.columns, *columns.values()], names=[*rows.schema.names, *columns]
+    )
+
+
+def _read_split(value: object) -> str:
+    if value is None or value == "":
+        return ""
+    split = split_of_name(str(value))
+    if not split:
+        raise InputError(f"The split column holds {value!r}; use train, validation or test.")
+    return split

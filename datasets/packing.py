@@ -1,0 +1,219 @@
+"""Cuts the rows of a split into shards by their content.
+
+A shard ends where the digest of a row says so, not after a number of rows, so that rows added to a
+source change the shards that they fall into and no others: those are found in the store and not
+written again. Shards are small at the start of a split and grow with it, up to the size asked for:
+adding to a small dataset rewrites little, and a big one has few files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kubeloop.datasets.commits import Shard
+from kubeloop.datasets.shards.base import DIGEST, LABEL, SIZE, ShardFormat, ShardWriter
+from kubeloop.datasets.stores import ObjectStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SMALLEST_TARGET = 64 << 10
+_SMALLEST_CUT_AT_LABEL = 16 << 10
+_SHARE_OF_SPLIT = 16
+_SPREAD = 4
+
+OpenWriter = Callable[[BinaryIO], ShardWriter]
+
+
+@dataclass(slots=True)
+class Cutter:
+    """Decides where shards end.
+
+    Args:
+        shard_bytes: Size that shards of a big split have about; none has twice as much.
+        at_labels: Whether a shard also ends where the label changes, as it pays where the source
+            is ordered by label.
+    """
+
+    shard_bytes: int
+    at_labels: bool
+    position: int = 0
+    in_shard: int = 0
+    label: str = ""
+
+    def find_cuts(
+        self, digests: Sequence[bytes], sizes: Sequence[int], labels: Sequence[str]
+    ) -> list[int]:
+        """Return the rows before which a shard ends; the number of rows stands for the last."""
+        cuts: list[int] = []
+        target = self._target()
+        for row, (digest, size, label) in enumerate(zip(digests, sizes, labels, strict=True)):
+            changes_label = self.at_labels and label != self.label
+            if changes_label and self.in_shard >= _SMALLEST_CUT_AT_LABEL:
+                cuts.append(row)
+                target = self._start_shard()
+            self.label = label
+            self.in_shard += size
+            is_marked = (
+                self.in_shard * _SPREAD >= target
+                and int.from_bytes(digest[:8]) * target < size << 64
+            )
+            if is_marked or self.in_shard >= 2 * target - size:
+                cuts.append(row + 1)
+                target = self._start_shard()
+        return cuts
+
+    def _start_shard(self) -> int:
+        self.position += self.in_shard
+        self.in_shard = 0
+        return self._target()
+
+    def _target(self) -> int:
+        # Powers of two, so that an insertion moves few of the later targets.
+        grown = 1 << max(self.position // _SHARE_OF_SPLIT, 1).bit_length() - 1
+        return min(max(grown, _SMALLEST_TARGET), self.shard_bytes)
+
+
+class SplitPacker:
+    """Writes the rows of one split as shards.
+
+    Args:
+        dataset: The dataset's folder in the store.
+        shard_format: Their format.
+        cutter: Decides where they end.
+        open_writer: Opens a writer of that format on a file.
+    """
+
+    def __init__(
+        self,
+        dataset: ObjectStore,
+        *,
+        shard_format: ShardFormat,
+        cutter: Cutter,
+        open_writer: OpenWriter,
+    ) -> None:
+        self.shards: list[Shard] = []
+        self._dataset = dataset
+        self._format = shard_format
+        self._cutter = cutter
+        self._open_writer = open_writer
+        self._staged: _StagedShard | None = None
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Append rows in the order of the source."""
+        cuts = self._cutter.find_cuts(
+            rows.column(DIGEST).to_pylist(),
+            rows.column(SIZE).to_pylist(),
+            rows.column(LABEL).to_pylist(),
+        )
+        start = 0
+        for cut in cuts:
+            self._write(rows.slice(start, cut - start))
+            self._end_shard()
+            start = cut
+        self._write(rows.slice(start))
+
+    def _write(self, rows: pa.RecordBatch) -> None:
+        if not rows.num_rows:
+            return
+        if self._staged is None:
+            self._staged = _StagedShard(self._dataset.staging_folder(), self._open_writer)
+        self._staged.writer.add(rows)
+
+    def _end_shard(self) -> None:
+        if self._staged is not None:
+            staged, self._staged = self._staged, None
+            self.shards.append(staged.store(self._dataset, self._format))
+
+    def close(self) -> None:
+        """Write the last shard."""
+        self._end_shard()
+
+    def discard(self) -> None:
+        """Remove what is not stored yet."""
+        if self._staged is not None:
+            self._staged.discard()
+
+
+class _StagedShard:
+    """A shard that is being written to a local file."""
+
+    def __init__(self, folder: Path, open_writer: OpenWriter) -> None:
+        # NB: closed by `store` or `discard`; the packer owns it.
+        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            dir=folder, prefix=".staging-", suffix=".shard", delete=False, buffering=1 << 20
+        )
+        self._hashing = _HashingFile(self._file)
+        self.writer = open_writer(self._hashing)  # type: ignore[arg-type]  # it is what is needed
+
+    def store(self, dataset: ObjectStore, shard_format: ShardFormat) -> Shard:
+        self.writer.close()
+        self._file.close()
+        path = Path(self._file.name)
+        shard = Shard(
+            sha256=self._hashing.digest.hexdigest(),
+            num_bytes=self._hashing.tell(),
+            format=shard_format,
+            statistics=self.writer.statistics,
+        )
+        if dataset.exists(shard.key):
+            path.unlink()
+        else:
+            dataset.adopt(shard.key, path)
+        return shard
+
+    def discard(self) -> None:
+        self._file.close()
+        Path(self._file.name).unlink(missing_ok=True)
+
+
+class _HashingFile(RawIOBase):
+    """Passes bytes on to a file and hashes them."""
+
+    def __init__(self, file: Any) -> None:  # Any: the private type of NamedTemporaryFile
+        self._file = file
+        self._num_bytes = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._num_bytes
+
+    def write(self, data: Any) -> int:  # Any: the buffers of the base class
+        self.digest.update(data)
+        count = len(memoryview(data).cast("B"))
+        self._num_bytes += count
+        self._file.write(data)
+        return count
+
+
+@contextmanager
+def packers(make: Callable[[], SplitPacker]) -> Iterator[dict[str, SplitPacker]]:
+    """Give a packer to each split on demand, close them, and remove what a failure left."""
+    by_split = _Packers(make)
+    try:
+        yield by_split
+        for packer in by_split.values():
+            packer.close()
+    finally:
+        for packer in by_split.values():
+            packer.discard()
+
+
+class _Packers(dict[str, SplitPacker]):
+    def __init__(self, make: Callable[[], SplitPacker]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, split: str) -> SplitPacker:
+        self[split] = self._make()
+        return self[split]

@@ -1,0 +1,67 @@
+"""Parquet shards, for texts and tables.
+
+Rows are cut into row groups by their own sizes, so that the file does not depend on how they came,
+and memory holds one group. No time, path or Arrow schema goes into the file; Arrow's version does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kubeloop.datasets.shards.base import LABEL, SCAN_COLUMNS, SIZE, ShardWriter
+from kubeloop.datasets.statistics import Statistics
+
+_GROUP_BYTES = 4 << 20
+_GROUP_ROWS = 1 << 16
+
+Describe = Callable[[pa.RecordBatch, Statistics], None]
+
+
+class ParquetShardWriter(ShardWriter):
+    """Writes rows as Parquet."""
+
+    def __init__(self, file: BinaryIO, *, describe: Describe) -> None:
+        super().__init__(file)
+        self._describe = describe
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.RecordBatch] = []
+        self._num_rows = self._num_bytes = 0
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Append scanned rows."""
+        start = 0
+        for index, size in enumerate(rows.column(SIZE).to_numpy(zero_copy_only=False)):
+            self._num_rows += 1
+            self._num_bytes += int(size)
+            if self._num_rows >= _GROUP_ROWS or self._num_bytes >= _GROUP_BYTES:
+                self._waiting.append(rows.slice(start, index + 1 - start))
+                self._write_group()
+                start = index + 1
+        if start < rows.num_rows:
+            self._waiting.append(rows.slice(start))
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._waiting).combine_chunks()
+        self._waiting, self._num_rows, self._num_bytes = [], 0, 0
+        rows = table.to_batches()[0]
+        self.statistics.num_rows += rows.num_rows
+        self.statistics.num_bytes += sum(rows.column(SIZE).to_pylist())
+        self.statistics.labels.update(label for label in rows.column(LABEL).to_pylist() if label)
+        self._describe(rows, self.statistics)
+        table = table.drop_columns(list(SCAN_COLUMNS))
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._file, table.schema, compression="zstd", store_schema=False, version="2.6"
+            )
+        self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def close(self) -> None:
+        """Write the last group and the footer."""
+        if self._waiting:
+            self._write_group()
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,337 @@
+"""Rows of CSV, JSON Lines, Parquet and Arrow files, in batches.
+
+Every file is read once, from front to back, in blocks, so that memory does not grow with it. All
+files of a source must have the same columns. What Arrow's readers say of bad data is translated
+here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from kubeloop.datasets.columns import has_header
+from kubeloop.datasets.findings import ScanLog
+from kubeloop.datasets.sources.base import Source, SourceFile
+from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
+from kubeloop.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK_BYTES = 4 << 20
+_BATCH_ROWS = 16_384
+_SPLIT_NAMES = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "validation": VALIDATION,
+    "valid": VALIDATION,
+    "val": VALIDATION,
+    "dev": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """How text files are read."""
+
+    as_text: bool
+    """Whether all columns of a CSV file are texts, rather than of inferred types."""
+    encoding: str = "utf-8"
+    """Encoding of CSV and JSON Lines files."""
+    header: str = "auto"
+    """Whether CSV files begin with column names: auto, yes or no."""
+    delimiter: str = ""
+    """Delimiter of CSV files; empty: a tab in .tsv files, else a comma."""
+
+
+class Table(ABC):
+    """Rows with named columns, from one file or another source."""
+
+    path: str
+    """Where the rows come from."""
+    split: str
+    """The split that its place declares, or ''."""
+
+    @abstractmethod
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all rows.
+
+        Raises:
+            InputError: They cannot be read.
+        """
+
+
+def split_of_name(name: str) -> str:
+    """Return the split that a file or folder name stands for, or ''."""
+    stem = re.split(r"[-_.]\d", name.lower(), maxsplit=1)[0]
+    return _SPLIT_NAMES.get(stem.partition(".")[0], "")
+
+
+def open_tables(source: Source, *, options: TableOptions, log: ScanLog) -> list[Table]:
+    """Find the tables of a source.
+
+    Raises:
+        InputError: There is none.
+    """
+    rows = source.read_rows()
+    if rows is not None:
+        return [RowsTable(source.uri, rows)]
+    files = list(source.list_files())
+    tables: list[Table] = []
+    readable = [file for file in files if _format_of(file) is not None]
+    for file in files:
+        reader = _format_of(file)
+        if reader is None:
+            if PurePosixPath(file.path).name not in _SILENT:
+                log.ignore(file.path, "not a table (.csv, .tsv, .jsonl, .parquet, .arrow)")
+            continue
+        tables.append(reader(source, file, options=options, log=log))
+    if not tables:
+        raise InputError(
+            f"The source {source.uri!r} holds no table; give .csv, .tsv, .jsonl, .parquet or"
+            " .arrow files, compressed ones unpacked."
+        )
+    if len(readable) == 1 and not PurePosixPath(readable[0].path).parent.name:
+        tables[0].split = ""
+    return tables
+
+
+_SILENT = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
+
+
+class RowsTable(Table):
+    """Rows that a source gives by itself."""
+
+    def __init__(self, uri: str, rows: Iterator[pa.RecordBatch]) -> None:
+        self.path = uri
+        self.split = ""
+        self._rows = rows
+
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all rows."""
+        return self._rows
+
+
+class FileTable(Table):
+    """Rows of a file."""
+
+    def __init__(
+        self, source: Source, file: SourceFile, *, options: TableOptions, log: ScanLog
+    ) -> None:
+        self.path = file.path
+        self._source = source
+        self._file = file
+        self._options = options
+        self._log = log
+        parts = PurePosixPath(file.path).parts
+        self.split = next((name for part in parts[::-1] if (name := split_of_name(part))), "")
+
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all rows."""
+        if not self._file.num_bytes:
+            raise InputError(f"The file {self.path!r} in {self._source.uri!r} is empty.")
+        with self._errors():
+            yield from self._read(self._source.local_path(self.path))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except InputError:
+            raise
+        except (pa.ArrowException, UnicodeError, OSError, EOFError) as error:
+            detail = " ".join(str(error).split())
+            if re.search("utf-?8|decode|codec", detail, re.IGNORECASE):
+                detail += f" (the file is not {self._options.encoding}; give its encoding)"
+            raise InputError(
+                f"Failed to read {self.path!r} in {self._source.uri!r}: {detail}."
+            ) from error
+
+    @abstractmethod
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the file at `path`."""
+
+
+class CsvTable(FileTable):
+    """A CSV or TSV file."""
+
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        options = self._options
+        delimiter = options.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+        names, is_header = self._find_names(path, delimiter)
+        block = BLOCK_BYTES
+        reader = csv.open_csv(
+            path,
+            read_options=csv.ReadOptions(
+                block_size=block,
+                encoding=options.encoding,
+                column_names=names,
+                skip_rows_after_names=int(is_header),
+                use_threads=False,
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=self._reject_row,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()) if options.as_text else None,
+                strings_can_be_null=not options.as_text,
+            ),
+        )
+        with reader:
+            yield from reader
+
+    def _reject_row(self, row: Any) -> str:  # Any: pyarrow.csv.InvalidRow has no types
+        self._log.num_seen += 1
+        place = f"{self.path}, row {row.number}" if row.number else self.path
+        self._log.reject(place, f"{row.actual_columns} columns, not {row.expected_columns}")
+        return "skip"
+
+    def _find_names(self, path: Path, delimiter: str) -> tuple[list[str], bool]:
+        import csv
+        from itertools import islice
+
+        with path.open(encoding=_without_mark(self._options.encoding), newline="") as file:
+            rows = list(islice(csv.reader(file, delimiter=delimiter), 1000))
+        if not rows or not rows[0]:
+            raise InputError(f"The file {self.path!r} in {self._source.uri!r} has no columns.")
+        wanted = self._options.header
+        is_header = has_header(rows) if wanted == "auto" else wanted == "yes"
+        if not is_header:
+            names = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
+            if wanted == "auto":
+                self._log.note(
+                    f"{self.path} seems to have no header: its first row looks like the others."
+                )
+            return names, False
+        names = [name.strip() for name in rows[0]]
+        if len(set(names)) < len(names) or not all(names):
+            raise InputError(
+                f"The file {self.path!r} in {self._source.uri!r} has columns {names!r}; names must"
+                " be given and different (header=no if the first row holds data)."
+            )
+        return names, True
+
+
+def _without_mark(encoding: str) -> str:
+    return "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
+
+
+class JsonLinesTable(FileTable):
+    """A JSON Lines file: one object a line."""
+
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        schema: pa.Schema | None = None
+        for first, rows in self._read_objects(path):
+            try:
+                batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise InputError(
+                    f"The rows of {self.path!r} from line {first} on do not have the types of those"
+                    f" before: {error}."
+                ) from error
+            schema = _settle_nulls(batch.schema)
+            yield batch.cast(schema)
+
+    def _read_objects(self, path: Path) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
+        rows: list[Mapping[str, Any]] = []
+        names: dict[str, None] = {}
+        start, num_bytes, number = 1, 0, 0
+        with path.open(encoding=_without_mark(self._options.encoding)) as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                row = self._parse(line, number)
+                if start == 1:
+                    names.update(dict.fromkeys(row))
+                elif unknown := row.keys() - names.keys():
+                    raise InputError(
+                        f"Line {number} of {self.path!r} has {sorted(unknown)[0]!r}, which the"
+                        f" first {start - 1} lines have not; give all rows the same columns."
+                    )
+                rows.append(row)
+                num_bytes += len(line)
+                if len(rows) >= _BATCH_ROWS or num_bytes >= BLOCK_BYTES:
+                    yield start, [{name: row.get(name) for name in names} for row in rows]
+                    rows, start, num_bytes = [], number + 1, 0
+        if rows:
+            yield start, [{name: row.get(name) for name in names} for row in rows]
+
+    def _parse(self, line: str, number: int) -> Mapping[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"Line {number} of {self.path!r} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise InputError(f"Line {number} of {self.path!r} is not a JSON object.")
+        return row
+
+
+def _settle_nulls(schema: pa.Schema) -> pa.Schema:
+    """Take a column of nothing but nulls for text."""
+    import pyarrow as pa
+
+    fields = [
+        pa.field(field.name, pa.string() if pa.types.is_null(field.type) else field.type)
+        for field in schema
+    ]
+    return pa.schema(fields)
+
+
+class ParquetTable(FileTable):
+    """A Parquet file."""
+
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            yield from file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
+
+
+class ArrowTable(FileTable):
+    """An Arrow stream or file, as Hugging Face's library writes them."""
+
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        with path.open("rb") as file:
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(0)
+            if is_file:
+                with pa.ipc.open_file(file) as reader:
+                    for number in range(reader.num_record_batches):
+                        yield reader.get_batch(number)
+            else:
+                with pa.ipc.open_stream(file) as stream:
+                    yield from stream
+
+
+_FORMATS: Mapping[str, type[FileTable]] = {
+    ".csv": CsvTable,
+    ".tsv": CsvTable,
+    ".jsonl": JsonLinesTable,
+    ".ndjson": JsonLinesTable,
+    ".parquet": ParquetTable,
+    ".arrow": ArrowTable,
+}
+
+
+def _format_of(file: SourceFile) -> type[FileTable] | None:
+    return _FORMATS.get(PurePosixPath(file.path).suffix.lower())
