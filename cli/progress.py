@@ -103,7 +103,7 @@ class LineView:
         for task in run.tasks:
             if not task.is_group and self._states.get(task.name) is not task.state:
                 self._states[task.name] = task.state
-                seconds = f" ({_seconds(task)} s)" if task.state.is_final else ""
+                seconds = f" ({_seconds(task)} s)" if task.seconds is not None else ""
                 self._console.print(f"{task.name}: {describe_state(task)}{seconds}", soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,14 @@ def with_caching(package: PipelinePackage, *, enabled: bool | None) -> Iterator[
     for component in (spec["root"], *spec.get("components", {}).values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task.setdefault("cachingOptions", {})["enableCache"] = enabled
-    documents = [spec, package.platform_spec] if package.platform_spec else [spec]
+    with written(replace(package, spec=spec)) as path:
+        yield path
+
+
+@contextmanager
+def written(package: PipelinePackage) -> Iterator[Path]:
+    """A file of a pipeline as it is in memory."""
+    documents = [package.spec, package.platform_spec] if package.platform_spec else [package.spec]
     with tempfile.TemporaryDirectory(prefix="kubeloop-") as folder:
         path = Path(folder) / "pipeline.yaml"
         path.write_text(yaml.safe_dump_all(documents))
