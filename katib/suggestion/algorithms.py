@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kubeloop.katib.suggestion.asha import AshaSearch
 from kubeloop.katib.suggestion.cma_es import CmaEsSearch
 from kubeloop.katib.suggestion.grid import GridSearch
+from kubeloop.katib.suggestion.hyperband import HyperbandSearch
 from kubeloop.katib.suggestion.random_search import RandomSearch
 from kubeloop.katib.suggestion.service import ALGORITHMS
 from kubeloop.katib.suggestion.sobol import SobolSearch
@@ -15,3 +17,5 @@ ALGORITHMS.register("sobol", SobolSearch)
 ALGORITHMS.register("tpe", TpeSearch)
 ALGORITHMS.register("multivariate-tpe", MultivariateTpeSearch)
 ALGORITHMS.register("cmaes", CmaEsSearch)
+ALGORITHMS.register("hyperband", HyperbandSearch)
+ALGORITHMS.register("asha", AshaSearch)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from kubeloop.katib.suggestion.randomness import make_generator
-from kubeloop.katib.suggestion.service import InvalidSettingsError
+from kubeloop.katib.suggestion.service import InvalidSettingsError, SearchExhaustedError
 from kubeloop.katib.suggestion.space import Dimension
 from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
 
@@ -24,17 +24,17 @@ class GridSearch(SpaceSearch):
 
     def propose(self, problem: Problem, numbers: range) -> Iterator[Sequence[str]]:
         num_combinations = _count(problem.dimensions)
-        order = islice(_order(problem.settings.seed, num_combinations), numbers.start, None)
-        yield from (_pick(problem.dimensions, index) for index in islice(order, len(numbers)))
-        num_left = numbers.stop - max(numbers.start, num_combinations)
-        if num_left <= 0:
-            return
-        missing = list(islice(_find_missing(problem), num_left))
-        if len(missing) < num_left:
-            raise InvalidSettingsError(
-                f"the grid has {num_combinations} combinations and all of them were suggested"
+        order = islice(_order(problem.settings.seed, num_combinations), numbers.start, numbers.stop)
+        found = [_pick(problem.dimensions, index) for index in order]
+        if len(found) < len(numbers):
+            missing = _find_missing(problem, found)
+            found += islice(missing, len(numbers) - len(found))
+        if len(found) < len(numbers):
+            raise SearchExhaustedError(
+                f"the grid has {num_combinations} combinations and all of them were suggested",
+                num_left=len(found),
             )
-        yield from missing
+        yield from found
 
     def check(self, problem: Problem) -> None:
         num_combinations = _count(problem.dimensions)
@@ -71,13 +71,13 @@ def _pick(dimensions: Sequence[Dimension], index: int) -> list[str]:
     return texts[::-1]
 
 
-def _find_missing(problem: Problem) -> Iterator[list[str]]:
-    """Combinations of which no trial is known."""
+def _find_missing(problem: Problem, found: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+    """Combinations of which no trial is known, other than those that were found."""
     names = [dimension.name for dimension in problem.dimensions]
-    seen = set()
+    seen = set(map(tuple, found))
     for trial in problem.trials:
         values = {entry.name: entry.value for entry in trial.spec.parameter_assignments}
-        seen.add(tuple(values.get(name) for name in names))
+        seen.add(tuple(values.get(name, "") for name in names))
     for index in _order(problem.settings.seed, _count(problem.dimensions)):
         texts = _pick(problem.dimensions, index)
         if tuple(texts) not in seen:

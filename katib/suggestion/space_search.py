@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,7 +49,7 @@ class SpaceSearch(SuggestionService):
         """
 
     def get_suggestions(self, request: GetSuggestionsRequest) -> GetSuggestionsReply:
-        problem = self._read(request.experiment.spec, trials=request.trials)
+        problem = read_problem(request.experiment.spec, self.known_settings, trials=request.trials)
         return GetSuggestionsReply(
             parameter_assignments=tuple(
                 ParameterAssignments(assignments=assign(problem.dimensions, texts))
@@ -58,12 +58,20 @@ class SpaceSearch(SuggestionService):
         )
 
     def validate_algorithm_settings(self, request: ValidateAlgorithmSettingsRequest) -> None:
-        self.check(self._read(request.experiment.spec))
+        self.check(read_problem(request.experiment.spec, self.known_settings))
 
-    def _read(self, spec: ExperimentSpec, *, trials: tuple[Trial, ...] = ()) -> Problem:
-        return Problem(
-            settings=parse_settings(spec.algorithm, self.known_settings),
-            spec=spec,
-            dimensions=parse_space(spec),
-            trials=trials,
-        )
+
+def read_problem(
+    spec: ExperimentSpec, known_settings: Iterable[Setting], *, trials: tuple[Trial, ...] = ()
+) -> Problem:
+    """Read an experiment.
+
+    Raises:
+        InvalidSettingsError: Settings or search space cannot be used.
+    """
+    return Problem(
+        settings=parse_settings(spec.algorithm, known_settings),
+        spec=spec,
+        dimensions=parse_space(spec),
+        trials=trials,
+    )

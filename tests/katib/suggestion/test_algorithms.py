@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from kubeloop.errors import InputError
-from kubeloop.katib.suggestion import ALGORITHMS, InvalidSettingsError
+from kubeloop.katib.suggestion import ALGORITHMS, InvalidSettingsError, SearchExhaustedError
 from kubeloop.katib.suggestion.messages import (
     Distribution,
     GetSuggestionsRequest,
@@ -276,8 +276,20 @@ def test_grid_ends_with_an_error_that_says_so() -> None:
     parameter = build_parameter("x", ParameterType.CATEGORICAL, choices=("a", "b"))
     trials = [assigned("t0", "a", value="1"), assigned("t1", "b", value="2")]
 
-    with pytest.raises(InvalidSettingsError, match="2 combinations and all of them"):
+    with pytest.raises(SearchExhaustedError, match="2 combinations and all of them") as caught:
         suggest("grid", parameter, num=1, total=3, trials=trials)
+
+    assert caught.value.num_left == 0
+
+
+def test_grid_says_how_many_combinations_are_left() -> None:
+    parameter = build_parameter("x", ParameterType.CATEGORICAL, choices=("a", "b", "c"))
+
+    with pytest.raises(SearchExhaustedError) as caught:
+        trials = [assigned("t0", "a", value="1")]
+        suggest("grid", parameter, num=3, total=4, trials=trials, settings={})
+
+    assert caught.value.num_left == 2
 
 
 def test_grid_tries_again_what_came_to_nothing() -> None:
