@@ -28,6 +28,7 @@ from kubeloop.local.pipelines.routes.http import PREFIX, BearerToken, Door, repl
 from kubeloop.local.pipelines.routes.metadata import MetadataRoutes
 from kubeloop.local.pipelines.routes.pipelines import PipelineRoutes
 from kubeloop.local.pipelines.routes.recurring_runs import RecurringRunRoutes
+from kubeloop.local.pipelines.routes.reports import ReportRoutes
 from kubeloop.local.pipelines.routes.runs import RunRoutes
 from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError
 from kubeloop.local.pipelines.service import Service
@@ -136,6 +137,7 @@ def build_app(service: Service, *, recurring_runs: RecurringRuns, token: str) ->
         *RunRoutes(service).routes(),
         *RecurringRunRoutes(service, wake=recurring_runs.wake).routes(),
         *MetadataRoutes(service).routes(),
+        *ReportRoutes(service).routes(),
         Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
     return Starlette(routes=routes, middleware=[Middleware(BearerToken, token=token)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,6 +39,18 @@ def text(message: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise invalid(f"{key} is a text, not {value!r}.")
     return value
+
+
+def required(message: Mapping[str, Any], name: str, *, of: str) -> str:
+    """A text of a message that must be there.
+
+    Raises:
+        RpcError: It is missing or empty.
+    """
+    found = text(message, name)
+    if not found:
+        raise invalid(f"The {name} of {of} is missing.")
+    return found
 
 
 def whole_number(message: Mapping[str, Any], key: str) -> int:
@@ -80,3 +93,21 @@ def choice(message: Mapping[str, Any], key: str, options: Iterable[str]) -> str:
     if value not in names:
         raise invalid(f"{key} {value!r} is not one of {listed(names)}.")
     return str(value)
+
+
+def optional_number(message: Mapping[str, Any], key: str) -> float | None:
+    """A number of a message, which JSON may carry as text; None where it is unset.
+
+    Raises:
+        RpcError: It is something else.
+    """
+    value = message.get(key)
+    if value is None:
+        return None
+    try:
+        number = float(value)
+        if isinstance(value, bool) or not math.isfinite(number):
+            raise ValueError
+    except (ValueError, TypeError, OverflowError):
+        raise invalid(f"{key} is a number, not {value!r}.") from None
+    return number

@@ -186,18 +186,22 @@ def _add_relations(task: Task, relations: Iterable[ArtifactTask]) -> Task:
     for relation in relations:
         if relation.reported_by != attempt_number(task):
             continue
-        side = "outputs" if relation.type.is_output else "inputs"
-        values: TaskValues = getattr(task, side)
-        known = values.artifacts.get(relation.key, ())
-        if relation.artifact_id in known:
-            continue
-        origin = Origin(
-            kind=relation.type, task_name=relation.producer_task_name, key=relation.producer_key
-        )
-        values = TaskValues(
-            parameters=values.parameters,
-            artifacts={**values.artifacts, relation.key: (*known, relation.artifact_id)},
-            origins={relation.key: origin, **values.origins},
-        )
-        task = replace(task, **{side: values})
+        if relation.type.is_output:
+            task = replace(task, outputs=_add_artifact(task.outputs, relation))
+        else:
+            task = replace(task, inputs=_add_artifact(task.inputs, relation))
     return task
+
+
+def _add_artifact(values: TaskValues, relation: ArtifactTask) -> TaskValues:
+    known = values.artifacts.get(relation.key, ())
+    if relation.artifact_id in known:
+        return values
+    origin = Origin(
+        kind=relation.type, task_name=relation.producer_task_name, key=relation.producer_key
+    )
+    return TaskValues(
+        parameters=values.parameters,
+        artifacts={**values.artifacts, relation.key: (*known, relation.artifact_id)},
+        origins={relation.key: origin, **values.origins},
+    )

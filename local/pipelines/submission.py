@@ -17,9 +17,9 @@ from kubeloop.local.pipelines.documents import PipelineDocument, document_from_j
 from kubeloop.local.pipelines.executor import is_local, safe_name
 from kubeloop.local.pipelines.macros import MacroValues, fill_macros
 from kubeloop.local.pipelines.messages import as_message, text
+from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.parameters import find_parameter_faults
 from kubeloop.local.pipelines.parsing import parse_pipeline
-from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.placeholders import local_path
 from kubeloop.local.pipelines.recording import change_state
 from kubeloop.local.pipelines.records import Experiment, Run, RuntimeState, StorageState, new_id

@@ -92,22 +92,25 @@ def parse_trigger(value: Any) -> Trigger:  # any JSON a client sent
     if kind == "cron_schedule":
         written = as_message(schedule, kind="CronSchedule", fields=(*_BOUNDS, "cron"))
         expression = text(written, "cron")
-        return Trigger(expression=expression, cron=parse_cron(expression), **_bounds(written))
+        cron = parse_cron(expression)
+        start, end = _read_bounds(written)
+        return Trigger(expression=expression, cron=cron, start=start, end=end)
     written = as_message(schedule, kind="PeriodicSchedule", fields=(*_BOUNDS, "interval_second"))
     interval = whole_number(written, "interval_second")
     if interval < 1:
         raise invalid(f"The interval_second of a trigger is {interval}; give 1 or more.")
-    return Trigger(interval_seconds=interval, **_bounds(written))
+    start, end = _read_bounds(written)
+    return Trigger(interval_seconds=interval, start=start, end=end)
 
 
-def _bounds(message: Mapping[str, Any]) -> dict[str, int | None]:
+def _read_bounds(message: Mapping[str, Any]) -> tuple[int | None, int | None]:
     start, end = (_read_time(message, name) for name in _BOUNDS)
     if start is not None and end is not None and end < start:
         raise invalid(
             f"The end_time {message['end_time']!r} of the trigger is before its start_time "
             f"{message['start_time']!r}."
         )
-    return {"start": start, "end": end}
+    return start, end
 
 
 def _read_time(message: Mapping[str, Any], name: str) -> int | None:

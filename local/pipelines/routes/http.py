@@ -74,18 +74,26 @@ def _too_large() -> RpcError:
     return invalid(f"The request is larger than {MAX_PACKAGE_BYTES} bytes.")
 
 
+async def read_json(request: Request) -> Any:
+    """The request's body as JSON; an object without fields where it is empty.
+
+    Raises:
+        RpcError: The body is no JSON, or too large.
+    """
+    body = await read_body(request)
+    try:
+        return orjson.loads(body) if body.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"The request's body is not JSON: {error}.") from error
+
+
 async def read_message(request: Request, *, kind: str, fields: Iterable[str]) -> dict[str, Any]:
     """The request's body as a message of the API.
 
     Raises:
         RpcError: The body is no JSON object, or has a field that the message does not.
     """
-    body = await read_body(request)
-    try:
-        value = orjson.loads(body) if body.strip() else {}
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"The request's body is not JSON: {error}.") from error
-    return as_message(value, kind=kind, fields=fields)
+    return as_message(await read_json(request), kind=kind, fields=fields)
 
 
 class BearerToken:

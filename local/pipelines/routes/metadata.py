@@ -94,6 +94,8 @@ class MetadataRoutes:
             route("/artifact_tasks", self.list_relations, method="GET"),
             route("/tasks", self.list_tasks, method="GET"),
             route("/tasks/{task_id}", self.get_task, method="GET"),
+            route("/runs/{run_id}/tasks", self.list_tasks, method="GET"),
+            route("/runs/{run_id}/tasks/{task_id}", self.get_task, method="GET"),
         ]
 
     async def list_artifacts(self, request: Request) -> Response:
@@ -133,21 +135,22 @@ class MetadataRoutes:
         )
 
     async def list_tasks(self, request: Request) -> Response:
+        """The tasks of a run, below a parent, or all: a namespace holds all there are."""
         params = dict(request.query_params)
         if "order_by" in params:
             params["sort_by"] = params["order_by"]
-        run_id, parent_id = params.get("run_id", ""), params.get("parent_id", "")
-        if not run_id and not parent_id:
-            raise invalid("Tasks are listed by run_id or by parent_id; give one.")
+        run_id = request.path_params.get("run_id") or params.get("run_id", "")
+        parent_id = params.get("parent_id", "")
         page = list_page(self._tasks, params, only={"run_id": run_id, "parent_id": parent_id})
-        artifacts = artifacts_of(self._store, page.records)
+        tasks = self._store.with_reports(page.records)
+        artifacts = artifacts_of(self._store, tasks)
         rendered: list[dict[str, Any]] = []
-        if run_id and len(page.records) == page.total_size:
-            rendered = render_tasks(page.records, artifacts=artifacts)
+        if run_id and len(tasks) == page.total_size:
+            rendered = render_tasks(tasks, artifacts=artifacts)
         else:
             rendered = [
-                render_task(task, children=self._children(task), artifacts=artifacts)
-                for task in page.records
+                render_task(task, children=children_of(self._store, task), artifacts=artifacts)
+                for task in tasks
             ]
         return reply(
             {
@@ -159,16 +162,20 @@ class MetadataRoutes:
 
     async def get_task(self, request: Request) -> Response:
         identifier = request.path_params["task_id"]
-        task = self._store.tasks.get(identifier)
-        if task is None:
+        found = self._store.tasks.get(identifier)
+        if found is None or request.path_params.get("run_id", found.run_id) != found.run_id:
             raise not_found("Task", identifier)
+        (task,) = self._store.with_reports([found])
         artifacts = artifacts_of(self._store, [task])
-        return reply(render_task(task, children=self._children(task), artifacts=artifacts))
+        children = children_of(self._store, task)
+        return reply(render_task(task, children=children, artifacts=artifacts))
 
-    def _children(self, task: Task) -> list[Task]:
-        return self._store.tasks.select(
-            Query(where="parent_id = ?", values=(task.task_id,), order="create_time, rowid")
-        )
+
+def children_of(store: Store, task: Task) -> list[Task]:
+    """The tasks below a task."""
+    return store.tasks.select(
+        Query(where="parent_id = ?", values=(task.task_id,), order="create_time, rowid")
+    )
 
 
 def _identifiers(request: Request, name: str) -> tuple[str, ...]:
@@ -186,7 +193,7 @@ def _kinds(written: str) -> tuple[str, ...]:
     if written in ("", "UNSPECIFIED"):
         return ()
     if written == "INPUT":
-        return tuple(kind for kind in InputKind if kind is not InputKind.OUTPUT)
+        return tuple(kind for kind in InputKind if not kind.is_output)
     if written not in set(InputKind):
         raise invalid(f"type {written!r} is not known; give INPUT, {', '.join(InputKind)}.")
     return (written,)

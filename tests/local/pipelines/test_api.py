@@ -214,8 +214,8 @@ def test_a_root_elsewhere_is_refused_and_a_local_one_is_used(
     runner: Any, package: Path, tmp_path: Path
 ) -> None:
     client = runner.client
-    with pytest.raises(ApiException, match="not on this machine"):
-        client.create_run_from_pipeline_package(str(package), pipeline_root="s3://bucket/root")
+    with pytest.raises(ApiException, match="cannot be used"):
+        client.create_run_from_pipeline_package(str(package), pipeline_root="gs://bucket/root")
     run = client.create_run_from_pipeline_package(
         str(package), pipeline_root=str(tmp_path), enable_caching=False
     )
@@ -305,7 +305,7 @@ def test_tasks_are_listed_by_run_and_by_parent(runner: Any, package: Path) -> No
     one = runner.http("GET", f"tasks/{root['task_id']}").json()
     assert one == root
     assert [child["name"] for child in one["child_tasks"]] == ["same"]
-    assert runner.http("GET", "tasks").status_code == 400
+    assert runner.http("GET", "tasks").json()["total_size"] >= 2
 
 
 def test_requests_are_turned_away_while_the_control_plane_stops(tmp_path: Path) -> None:
