@@ -307,14 +307,21 @@ def publish(
     data = manifest.render()
     version_hash = VersionHash(hashlib.sha256(data).hexdigest())
     key = f"{folder}/{version_hash}.json"
-    uri = dataset.uri_of(key)
-    if dataset.exists(key):
-        return Commit(
-            uri=uri, version_hash=version_hash, manifest=manifest, record=record, is_new=False
-        )
-    dataset.write(f"records/{version_hash}.json", record.render())
-    dataset.write(key, data)
-    return Commit(uri=uri, version_hash=version_hash, manifest=manifest, record=record)
+    is_new = not dataset.exists(key)
+    record_key = f"records/{version_hash}.json"
+    if dataset.exists(record_key):
+        record = Record.parse(dataset.read(record_key))
+    else:
+        dataset.write(record_key, record.render())
+    if is_new:
+        dataset.write(key, data)
+    return Commit(
+        uri=dataset.uri_of(key),
+        version_hash=version_hash,
+        manifest=manifest,
+        record=record,
+        is_new=is_new,
+    )
 
 
 def merge_samples(

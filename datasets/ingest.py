@@ -310,7 +310,7 @@ class _Scan:
 
     def _add_sample(self, rows: pa.RecordBatch, digests: list[bytes], kind: DatasetKind) -> None:
         places = heapq.nsmallest(_SAMPLE_SIZE, range(len(digests)), key=digests.__getitem__)
-        known = {digest: row for digest, row in self._sample}
+        known = dict(self._sample)
         for place in places:
             row = kind.describe_row(rows.slice(place, 1).to_pylist()[0])
             known.setdefault(int.from_bytes(digests[place]), row)

@@ -18,6 +18,8 @@ from kubeloop.registry import Registry
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MAX_SAMPLE_CHARACTERS = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanOptions:
@@ -102,7 +104,7 @@ class DatasetKind(ABC):
     def describe_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Write a scanned row for the sample in a manifest."""
         return {
-            name: value
+            name: value[:_MAX_SAMPLE_CHARACTERS] if isinstance(value, str) else value
             for name, value in row.items()
             if not name.startswith("_") and name not in ("version", "extension")
         }

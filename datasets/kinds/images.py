@@ -13,7 +13,7 @@ from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.images import IMAGE_EXTENSIONS, ImageFacts, check_image, inspect_image
 from kubeloop.datasets.kinds.base import DatasetKind, ScanOptions
 from kubeloop.datasets.kinds.rows import add_scan_columns
-from kubeloop.datasets.shards.base import ShardFormat
+from kubeloop.datasets.shards.base import SCAN_COLUMNS, ShardFormat
 from kubeloop.datasets.sources.base import Source, SourceFile
 from kubeloop.datasets.statistics import Statistics
 from kubeloop.datasets.tables import split_of_name
@@ -70,7 +70,9 @@ class ImageClassification(DatasetKind):
 
     def describe_schema(self, schema: pa.Schema) -> dict[str, str]:
         """Name the features."""
-        return {"image": "encoded image", "label": "class index"}
+        hidden = {*self.described_columns, *SCAN_COLUMNS, "path", "extension"}
+        others = {field.name: str(field.type) for field in schema if field.name not in hidden}
+        return {"image": "encoded image", "label": "class index"} | others
 
     def describe_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Write a row for the sample."""

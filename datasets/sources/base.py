@@ -91,7 +91,7 @@ class Source(ABC):
             combined.update(f"\n{file.path}\0{file.version}".encode(errors="surrogateescape"))
         return combined.hexdigest()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most keep nothing
         """Remove what was kept on this machine."""
 
     def __enter__(self) -> Self:

@@ -111,7 +111,7 @@ def _version_of(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
 
 
-def open_local(uri: str, limits: SourceLimits) -> Source:
+def open_local(uri: str, limits: SourceLimits) -> Source:  # noqa: ARG001 - nothing to limit
     """Open a path (absolute, relative or with `~`) or a `file://` URI."""
     parts = urlsplit(uri)
     path = unquote(parts.path) if parts.scheme == "file" else uri

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from kubeloop.datasets import Commit, IngestConfig, Progress, SplitConfig, ingest, read_commit
+from kubeloop.datasets import (
+    Commit,
+    IngestConfig,
+    Progress,
+    ScanOptions,
+    SplitConfig,
+    ingest,
+    read_commit,
+)
 from kubeloop.errors import InputError, IntegrityError
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.s3_server import s3_server
@@ -46,9 +54,11 @@ def test_a_commit_describes_its_data(source: Path, tmp_path: Path) -> None:
         "validation": {"cat": 2, "dog": 3},
         "test": {"cat": 2, "dog": 3},
     }
-    assert made.statistics["image_folder"]["formats"] == {"PNG": 30}
-    assert made.statistics["image_folder"]["width"] == {"min": 8, "max": 8, "mean": 8.0}
-    assert made.statistics["image_folder"]["num_grey"] == 30
+    assert made.statistics["image_classification"]["format"]["most_common"] == {"PNG": 30}
+    width = made.statistics["image_classification"]["width"]
+    assert (width["min"], width["max"], width["mean"], width["std"]) == (8, 8, 8, 0)
+    assert made.statistics["image_classification"]["color"]["most_common"] == {"grey": 30}
+    assert (made.record.parent, len(made.manifest.sample)) == ("", 10)
 
 
 def test_a_commit_is_read_back_as_it_was_made(source: Path, tmp_path: Path) -> None:
@@ -109,7 +119,29 @@ def test_unchanged_data_is_recognised_and_adds_nothing(source: Path, tmp_path: P
 
     assert (again.version_hash, again.is_new) == (first.version_hash, False)
     assert files_below(tmp_path / "store") == before
-    assert stages == {"hash"}
+    assert stages == set()
+
+
+def test_a_full_ingestion_finds_unchanged_data_by_its_content(source: Path, tmp_path: Path) -> None:
+    first = commit(source, tmp_path / "store")
+    shards = files_below(tmp_path / "store" / "pets" / "shards")
+
+    again = commit(source, tmp_path / "store", full=True)
+
+    assert (again.version_hash, again.is_new) == (first.version_hash, False)
+    assert files_below(tmp_path / "store" / "pets" / "shards") == shards
+
+
+def test_a_file_changed_under_its_old_size_and_time_is_seen(source: Path, tmp_path: Path) -> None:
+    first = commit(source, tmp_path / "store")
+    image = source / "cat" / "000.png"
+    status = image.stat()
+    other = write_image_folder(tmp_path / "other", {"x": 40}) / "x"
+    same_size = next(p for p in other.iterdir() if p.stat().st_size == status.st_size)
+    image.write_bytes(same_size.read_bytes())
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert commit(source, tmp_path / "store").version_hash != first.version_hash
 
 
 def test_progress_counts_every_file_of_every_pass(source: Path, tmp_path: Path) -> None:
@@ -118,9 +150,7 @@ def test_progress_counts_every_file_of_every_pass(source: Path, tmp_path: Path) 
 
     ingest(config, on_progress=seen.append)
 
-    assert [p.done for p in seen if p.stage == "hash"] == list(range(1, 31))
-    assert [p.done for p in seen if p.stage == "check"] == list(range(1, 31))
-    assert sum(p.stage == "pack" for p in seen) == 30
+    assert [(p.stage, p.done, p.total) for p in seen] == [("scan", 30, 0), ("pack", 30, 30)]
 
 
 def test_corrupt_images_are_refused_by_name(source: Path, tmp_path: Path) -> None:
@@ -128,12 +158,12 @@ def test_corrupt_images_are_refused_by_name(source: Path, tmp_path: Path) -> Non
     whole = (source / "dog" / "007.png").read_bytes()
     (source / "dog" / "007.png").write_bytes(whole[: len(whole) // 2])
 
-    with pytest.raises(InputError, match="2 of 30 files") as caught:
+    with pytest.raises(InputError, match="2 of 30 examples") as caught:
         commit(source, tmp_path / "store")
 
     assert "cat/003.png: not an image" in str(caught.value)
     assert "dog/007.png: damaged image" in str(caught.value)
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "pets" / "commits").exists()
 
 
 def test_few_corrupt_images_are_left_out_where_allowed(source: Path, tmp_path: Path) -> None:
@@ -153,7 +183,7 @@ def test_images_with_too_many_pixels_count_as_corrupt(source: Path, tmp_path: Pa
     shutil.rmtree(source / "big")
 
     with pytest.raises(InputError, match="100 x 100 pixels are more than the 1000 allowed"):
-        commit(source, tmp_path / "store", max_pixels=1000)
+        commit(source, tmp_path / "store", scan=ScanOptions(max_pixels=1000))
 
 
 def test_other_files_are_listed_as_rejected(source: Path, tmp_path: Path) -> None:
@@ -196,12 +226,14 @@ def test_numbered_classes_are_in_numeric_order(tmp_path: Path) -> None:
 
 
 def test_shards_are_cut_at_the_size_asked_for(source: Path, tmp_path: Path) -> None:
-    made = commit(source, tmp_path / "store", shard_bytes=10_000)
+    write_image_folder(source, {"emu": 300}, size=(64, 64), grey=False)
+    made = commit(source, tmp_path / "store", shard_bytes=1 << 17)
 
     shards = made.manifest.splits["train"]
-    assert len(shards) > 1
-    assert sum(shard.num_rows for shard in shards) == 20
-    assert all(shard.num_bytes <= 11_024 for shard in shards)
+    sizes = [shard.statistics.num_bytes for shard in shards]
+    assert len(shards) > 10
+    assert sum(shard.num_rows for shard in shards) == 242
+    assert max(sizes) <= 2 << 17
 
 
 def test_a_class_with_one_image_is_refused_by_name(source: Path, tmp_path: Path) -> None:
@@ -224,7 +256,7 @@ def test_copies_of_one_image_are_one_example_to_split(source: Path, tmp_path: Pa
     ("build", "message"),
     [
         (lambda root: None, "does not exist"),
-        (lambda root: root.write_text("x"), "is a file; a folder is needed"),
+        (lambda root: root.write_text("x"), "has no class folders"),
         (lambda root: root.mkdir(), "is empty"),
         (lambda root: write_image_folder(root.parent, {"source": 3}), "has no class folders"),
         (lambda root: write_image_folder(root, {"cat": 3}), "has one class, 'cat'"),
@@ -248,7 +280,7 @@ def test_a_class_folder_without_images_is_refused(source: Path, tmp_path: Path) 
 
 def test_a_source_that_changes_meanwhile_is_refused(source: Path, tmp_path: Path) -> None:
     def tamper(progress: Progress) -> None:
-        if (progress.stage, progress.done) == ("hash", 30):
+        if (progress.stage, progress.done) == ("scan", 30):
             shutil.copy(source / "dog" / "001.png", source / "dog" / "000.png")
 
     config = IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
@@ -258,7 +290,7 @@ def test_a_source_that_changes_meanwhile_is_refused(source: Path, tmp_path: Path
 
 def test_an_interrupted_ingestion_is_invisible_and_repeatable(source: Path, tmp_path: Path) -> None:
     def interrupt(progress: Progress) -> None:
-        if (progress.stage, progress.done) == ("pack", 3):
+        if (progress.stage, progress.done) == ("pack", 30):
             raise KeyboardInterrupt
 
     config = IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
@@ -311,7 +343,9 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 
 def test_unknown_kinds_and_sources_list_the_known_ones(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Unknown dataset kind 'sound'; known are: image_folder"):
+    with pytest.raises(
+        InputError, match="Unknown dataset kind 'sound'; known are: image_classification"
+    ):
         commit(source, tmp_path / "store", kind="sound")
     config = IngestConfig(name="pets", source="ftp://host/x", store=str(tmp_path / "store"))
     with pytest.raises(InputError, match="Unknown source scheme 'ftp'"):

@@ -12,7 +12,7 @@ def test_files_are_listed_in_order_without_hidden_ones(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(b"12")
 
-    files = open_source(str(tmp_path)).list_files()
+    files = list(open_source(str(tmp_path)).list_files())
 
     assert [file.path for file in files] == ["a.txt", "b/10.png", "b/2.png"]
     assert {file.num_bytes for file in files} == {2}
@@ -38,7 +38,7 @@ def test_a_link_out_of_the_source_is_refused(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "source"))
 
     with pytest.raises(InputError, match=r"is a link to .*secret', outside of it"):
-        source.list_files()
+        list(source.list_files())
     with pytest.raises(InputError, match="outside of it"):
         source.read("cat/0.png")
 
@@ -50,12 +50,12 @@ def test_a_linked_folder_is_refused(tmp_path: Path) -> None:
 
     (tmp_path / "source" / "dog").symlink_to(tmp_path / "outside")
     with pytest.raises(InputError, match="outside of it"):
-        source.list_files()
+        list(source.list_files())
 
     (tmp_path / "source" / "dog").unlink()
     (tmp_path / "source" / "dog").symlink_to(tmp_path / "source" / "cat")
     with pytest.raises(InputError, match=r"is a link to a folder, which is not followed"):
-        source.list_files()
+        list(source.list_files())
 
 
 def test_a_link_inside_the_source_is_read(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(InputError, match="is not a regular file"):
-        open_source(str(tmp_path)).list_files()
+        list(open_source(str(tmp_path)).list_files())
 
 
 def test_an_empty_path_is_refused() -> None:
