@@ -7,17 +7,20 @@ platform spec. This module finds the two and keeps them as JSON; what they say i
 
 from __future__ import annotations
 
+import gzip
 import io
+import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from kubeloop.errors import InputError
+from kubeloop.local.pipelines.nodes import listed
 
 MAX_PACKAGE_BYTES = 32 * 1024 * 1024
 _MAX_VALUES = 2_000_000
@@ -142,36 +145,46 @@ def _check_size(value: Any, what: str) -> None:
 def _read_zip(data: bytes, what: str) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name for name in archive.namelist() if name.endswith(_SUFFIXES)]
-            name = _only_member(names, what)
-            with archive.open(name) as member:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            _check_names(names, what)
+            with archive.open(_only_member(names, what)) as member:
                 return _limited(member.read(MAX_PACKAGE_BYTES + 1), what)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{what} is a broken zip file: {error}.") from error
 
 
 def _read_tar(data: bytes, what: str) -> bytes:
+    """Read as a stream and never past the limit: what is skipped has to be unpacked too."""
+    members: dict[str, bytes] = {}
+    names: list[str] = []
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-            members = {
-                item.name: item
-                for item in archive
-                if item.isfile() and item.name.endswith(_SUFFIXES)
-            }
-            member = archive.extractfile(members[_only_member(list(members), what)])
-            assert member is not None
-            return _limited(member.read(MAX_PACKAGE_BYTES + 1), what)
+        with gzip.open(io.BytesIO(data)) as unpacked:
+            stream = io.BytesIO(_limited(unpacked.read(MAX_PACKAGE_BYTES + 1), what))
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for item in archive:
+                names.append(item.name)
+                if item.isfile() and (member := archive.extractfile(item)) is not None:
+                    members[item.name] = member.read()
     except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"{what} is a broken tar.gz file: {error}.") from error
+    _check_names(names, what)
+    return members[_only_member(list(members), what)]
+
+
+def _check_names(names: Iterable[str], what: str) -> None:
+    for name in names:
+        if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+            raise InputError(f"{what} has a file {name!r} that lies outside of the package.")
 
 
 def _only_member(names: list[str], what: str) -> str:
-    if "pipeline.yaml" in names:
+    found = [name for name in names if name.endswith(_SUFFIXES)]
+    if "pipeline.yaml" in found:
         return "pipeline.yaml"
-    if len(names) != 1:
-        held = ", ".join(map(repr, names)) or "none"
+    if len(found) != 1:
+        held = listed(names) if names else "no file"
         raise InputError(f"{what} needs one YAML file, or a pipeline.yaml, and holds {held}.")
-    return names[0]
+    return found[0]
 
 
 def _limited(data: bytes, what: str) -> bytes:

@@ -153,46 +153,6 @@ def test_a_name_that_is_taken_is_refused(runner: Any, package: Path) -> None:
     assert "'taken' exists" in json.loads(refused.value.body)["error_message"]
 
 
-def _bomb() -> bytes:
-    """A short text whose aliases stand for billions of values."""
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [
-        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)
-    ]
-    return "\n".join(lines).encode()
-
-
-@pytest.mark.parametrize(
-    ("data", "fault"),
-    [
-        (b"", "is empty"),
-        (b"a: [1", "not valid YAML"),
-        (b"just text", "not an object"),
-        (b"a: 1\n---\nb: 2\n---\nc: 3\n", "3 documents"),
-        (b"PK\x03\x04broken", "broken zip"),
-        (b"\x1f\x8bbroken", "broken tar.gz"),
-        (_zip(b"a: 1"), "has no name"),
-        (b"pipelineInfo: {name: x}\n", "no schemaVersion"),
-        (b"apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {}\n", "KFP v1"),
-        (_bomb(), "too large"),
-    ],
-)
-def test_packages_that_are_no_pipeline_are_refused(runner: Any, data: bytes, fault: str) -> None:
-    refused = runner.http(
-        "POST", "pipelines/upload", params={"name": "bad"}, files={"uploadfile": ("f", data)}
-    )
-    assert refused.status_code == 400
-    assert fault in refused.json()["error_message"]
-    assert runner.client.get_pipeline_id("bad") is None
-
-
-def test_an_upload_larger_than_32_mib_is_refused(runner: Any) -> None:
-    data = b"#" * (32 * 1024 * 1024 + 1)
-    refused = runner.http("POST", "pipelines/upload", files={"uploadfile": ("f", data)})
-    assert refused.status_code == 400
-    assert "33554432" in refused.json()["error_message"]
-
-
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
