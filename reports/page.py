@@ -1,4 +1,4 @@
-"""A page of sections, each a heading over notes, tables and Plotly figures.
+"""A page of sections, each a heading over notes, tables, Plotly figures and graphs.
 
 The values of a report come from data and from users' programs, so everything is escaped: text by
 Jinja, figures as JSON in which no tag can close the script element around it.
@@ -13,11 +13,11 @@ from functools import cache
 from typing import Any
 
 from kubeloop.optional_imports import import_from_extra
+from kubeloop.reports.graph import BOX_HEIGHT, BOX_WIDTH, Graph, draw
 
-with import_from_extra("reports", why="Reports need Plotly and Jinja"):
+with import_from_extra("reports", why="Reports need Jinja"):
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Section:
     """A heading and what stands below it."""
 
     heading: str
-    parts: Sequence[Note | Table | Plot]
+    parts: Sequence[Note | Table | Plot | Graph]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +76,14 @@ def render_page(page: Page) -> str:
     """Render a page as one HTML document, with the plotting library only where it has plots."""
     has_plots = any(isinstance(part, Plot) for section in page.sections for part in section.parts)
     template = _environment().get_template("page.html.jinja")
-    script = Markup(get_plotlyjs()) if has_plots else ""  # noqa: S704  # plotly's own file
-    return template.render(page=page, plotly=script)
+    return template.render(page=page, plotly=_read_plotly() if has_plots else "")
+
+
+def _read_plotly() -> Markup:
+    """The plotting library; not imported for a page without plots, which takes a while."""
+    with import_from_extra("reports", why="Plots need Plotly"):
+        from plotly.offline import get_plotlyjs
+    return Markup(get_plotlyjs())  # noqa: S704  # plotly's own file
 
 
 @cache
@@ -90,16 +96,24 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["script_json"] = _script_json
+    environment.filters["figure_json"] = _figure_json
     environment.filters["cell"] = _cell
+    environment.filters["draw"] = draw
+    environment.globals.update(box_width=BOX_WIDTH, box_height=BOX_HEIGHT)
     environment.tests["number_cell"] = _is_number
     return environment
 
 
-def _script_json(value: Mapping[str, Any]) -> Markup:
-    """JSON that a script element can hold; Plotly's arrays become lists, NaN becomes null."""
+def _figure_json(value: Mapping[str, Any]) -> Markup:
+    """A figure that a script element can hold; Plotly's arrays become lists, NaN becomes null."""
     from plotly.utils import PlotlyJSONEncoder
 
-    text = json.dumps(value, cls=PlotlyJSONEncoder)
+    return _script_json(json.loads(json.dumps(value, cls=PlotlyJSONEncoder)))
+
+
+def _script_json(value: Any) -> Markup:  # Any: JSON
+    """JSON that a script element can hold."""
+    text = json.dumps(value)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704  # escaped above

@@ -31,14 +31,23 @@ class TreeLine:
     """Whether what lies beyond is written at the node's first line."""
 
 
-def label_of(node: LineageNode) -> str:
-    """What a node is called: hashes are cut to twelve digits, tasks name their run."""
-    name = _HASH.sub(r"\1", node.id)
-    run_id = str(node.details.get("run_id", ""))
+def name_of(node: LineageNode) -> str:
+    """What a node is called, hashes cut to twelve digits."""
+    return _HASH.sub(r"\1", node.id)
+
+
+def run_of(node: LineageNode) -> str:
+    """Which run a task belongs to, such as `run 1f03c2ab, cached`; empty for other nodes."""
     if node.kind is not LineageKind.TASK:
-        return name
+        return ""
     cached = ", cached" if node.details.get("is_cached") else ""
-    return f"{name} (run {run_id[:_SHORT_RUN]}{cached})"
+    return f"run {str(node.details.get('run_id', ''))[:_SHORT_RUN]}{cached}"
+
+
+def label_of(node: LineageNode) -> str:
+    """What a node is called; tasks name their run."""
+    run = run_of(node)
+    return f"{name_of(node)} ({run})" if run else name_of(node)
 
 
 def summarize(graph: LineageGraph) -> str:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import plotly.graph_objects as go
 
@@ -78,3 +80,18 @@ def test_highlighted_rows_are_marked() -> None:
 
     assert '<tr class="highlighted"><td>y</td></tr>' in html
     assert "<tr><td>x</td></tr>" in html
+
+
+def test_page_without_plots_does_not_carry_or_import_the_plotting_library() -> None:
+    program = (
+        "import sys; from kubeloop.reports import *;"
+        "html = render_page(Page(title='t', sections=[Section(heading='h', parts=[Graph("
+        "nodes=[GraphNode(key='a', label='a')], links=[])])]));"
+        "print(len(html), 'plotly' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    length, has_plotly = done.stdout.split()
+    assert has_plotly == "False"
+    assert int(length) < 30_000
