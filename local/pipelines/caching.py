@@ -10,38 +10,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kubeloop.local.pipelines.executor import Plan, is_local
 from kubeloop.local.pipelines.outputs import digest_uri
 from kubeloop.local.pipelines.records import Artifact
+from kubeloop.local.pipelines.values import JsonValue
+
+_SHOWN_LENGTH = 200  # of a parameter's JSON; what is longer is shown as a digest
 
 
 def fingerprint_parts(plan: Plan, *, claims: Iterable[str]) -> dict[str, str]:
-    """What goes into a task's fingerprint, each part as a digest or a short text.
+    """What goes into a task's fingerprint, each part by name: short as it is, long as a digest.
 
+    People read the parts (`kubeloop runs why`), so what can change by itself is a part of its own.
     Reads the input artifacts' content where it is local; may run in a thread.
     """
-    component = plan.component
-    artifacts = {
-        name: [_identity(artifact) for artifact in given] for name, given in plan.artifacts.items()
-    }
+    component, container = plan.component, plan.container
     outputs = {
         name: [spec.schema_title, spec.schema_version, dict(spec.metadata)]
         for name, spec in component.output_artifacts.items()
     }
-    container = plan.container
+    parts = {f"input parameter {name}": _shorten(value) for name, value in plan.parameters.items()}
+    for name, given in plan.artifacts.items():
+        parts[f"input artifact {name}"] = _join([_content(artifact) for artifact in given])
+        parts[f"metadata of input artifact {name}"] = _digest(
+            [[artifact.schema_title, artifact.metadata] for artifact in given]
+        )
     return {
-        **{f"input parameter {name}": _digest(value) for name, value in plan.parameters.items()},
-        **{f"input artifact {name}": _digest(given) for name, given in artifacts.items()},
+        **parts,
         "output artifacts": _digest(outputs),
         "output parameters": _digest(
             {name: spec.type for name, spec in component.output_parameters.items()}
         ),
         "image": container.image,
-        "command and arguments": _digest([*container.command, *container.args]),
-        "persistent volume claims": _digest(sorted(claims)),
+        "command": _digest(container.command),
+        "arguments": _digest(container.args),
+        "persistent volume claims": ", ".join(sorted(claims)),
     }
 
 
@@ -68,14 +74,26 @@ def are_intact(artifacts: Iterable[Artifact]) -> bool:
     )
 
 
-def _identity(artifact: Artifact) -> list[Any]:
+def _content(artifact: Artifact) -> str:
+    """What tells an artifact from another: its content, or its URI where that cannot be read."""
     content = digest_uri(artifact.uri) if is_local(artifact.uri) else artifact.digest
-    return [artifact.schema_title, content or artifact.uri, artifact.metadata]
+    return content or artifact.uri
+
+
+def _join(items: Sequence[str]) -> str:
+    """One item as it is; a list by its length and digest."""
+    return items[0] if len(items) == 1 else f"{len(items)} artifacts, {_digest(items)}"
+
+
+def _shorten(value: JsonValue) -> str:
+    text = _canonical_json(value).decode()
+    return text if len(text) <= _SHOWN_LENGTH else _digest(value)
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(_canonical_json(value)).hexdigest()
+    return f"sha256:{hashlib.sha256(_canonical_json(value)).hexdigest()}"
 
 
 def _canonical_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="surrogatepass")
