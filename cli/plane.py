@@ -31,7 +31,17 @@ from kubeloop.errors import PermanentError, TransientError
 from kubeloop.interruption import hold_back_interrupts
 from kubeloop.local.state import AlreadyRunningError, Endpoints, StateFolder
 
-_PACKAGES = ("celpy", "cryptography", "optuna", "orjson", "starlette", "uvicorn")
+_PACKAGES = (
+    "celpy",
+    "cryptography",
+    "google_crc32c",
+    "grpc",
+    "optuna",
+    "orjson",
+    "re2",
+    "starlette",
+    "uvicorn",
+)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -85,6 +95,7 @@ def up(
     console.print(f"Kubernetes API  {endpoints.api_url}")
     console.print(f"KFP API         {endpoints.kfp_url}")
     console.print(f"Endpoints       {endpoints.gateway_url}/serving/<namespace>/<name>")
+    console.print(f"DB manager      {endpoints.db_manager_address}")
     console.print(f"\nexport KUBECONFIG={folder.kubeconfig}", soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from kubeloop import __version__
@@ -28,6 +28,7 @@ from kubeloop.local.api.storage import ObjectStorage
 from kubeloop.local.api.verbs import ApiServer, ensure_namespace
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.gateway import Gateway
+from kubeloop.local.grpc_front import bind_front, build_proxy_env, name_service, serve_front
 from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
 from kubeloop.local.kubelet.pod_files import PodFiles
 from kubeloop.local.operators.controller import Controller, Reconciler
@@ -35,6 +36,7 @@ from kubeloop.local.operators.deployment import DeploymentReconciler
 from kubeloop.local.operators.inferenceservice import InferenceServiceReconciler
 from kubeloop.local.operators.job import JobReconciler
 from kubeloop.local.operators.katib.collecting import MetricsCollector
+from kubeloop.local.operators.katib.db_manager import DbManager
 from kubeloop.local.operators.katib.experiment import ExperimentReconciler
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.suggestion import SuggestionReconciler
@@ -48,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 METRICS_LABEL = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
 KFP_SERVICE = ("kubeflow", "ml-pipeline")
+DB_MANAGER = ("katib-db-manager", "kubeflow", 6789)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,13 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         proxies.register(*KFP_SERVICE, target=pipelines.app)
         await stack.enter_async_context(serve(pipelines.app, sockets.kfp))
 
-        kubelet = Kubelet(client, state=state.root, config=config.kubelet)
+        manager = await stack.enter_async_context(DbManager(observations))
+        services = dict.fromkeys(name_service(*DB_MANAGER), manager.locate)
+        front = serve_front(sockets.grpc, default=manager.locate, services=services)
+        await stack.enter_async_context(front)
+
+        pods = replace(config.kubelet, env=build_proxy_env(endpoints.db_manager_address))
+        kubelet = Kubelet(client, state=state.root, config=pods)
         await stack.enter_async_context(kubelet)
         loops = [gateway.run(), *(Controller(client, each).run() for each in reconcilers)]
         await stack.enter_async_context(_running(loops))
@@ -158,6 +167,7 @@ class _Sockets:
     api: socket.socket
     kfp: socket.socket
     gateway: socket.socket
+    grpc: socket.socket
 
 
 def _bind_all(config: ControlPlaneConfig, stack: AsyncExitStack) -> _Sockets:
@@ -170,6 +180,8 @@ def _bind_all(config: ControlPlaneConfig, stack: AsyncExitStack) -> _Sockets:
     ):
         sockets[field_name] = bind(port, what=what, option=option)
         stack.callback(sockets[field_name].close)
+    sockets["grpc"] = bind_front()
+    stack.callback(sockets["grpc"].close)
     return _Sockets(**sockets)
 
 
@@ -181,6 +193,7 @@ def _describe(config: ControlPlaneConfig, sockets: _Sockets) -> Endpoints:
         api_url=url_of(sockets.api, scheme="https"),
         kfp_url=url_of(sockets.kfp),
         gateway_url=url_of(sockets.gateway),
+        db_manager_address=url_of(sockets.grpc).removeprefix("http://"),
         namespace=config.namespace,
         token=config.state.read_token(),
     )

@@ -36,6 +36,8 @@ class Endpoints:
     api_url: str
     kfp_url: str
     gateway_url: str
+    db_manager_address: str
+    """Host and port of Katib's DB manager, as `KatibClient.get_trial_metrics` takes it."""
     namespace: str
     token: str
 

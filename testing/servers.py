@@ -60,6 +60,7 @@ async def running_api(
                 api_url=url,
                 kfp_url="",
                 gateway_url="",
+                db_manager_address="",
                 namespace="default",
                 token=TOKEN,
             ),

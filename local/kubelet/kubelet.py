@@ -69,7 +69,8 @@ class Kubelet:
         """
         config = config or KubeletConfig()
         kubeconfig = kubeconfig or state / "kubeconfig"
-        self.processes = ProcessRunner(config.warm, env=build_shared_env(kubeconfig=kubeconfig))
+        env = {**build_shared_env(kubeconfig=kubeconfig), **config.env}
+        self.processes = ProcessRunner(config.warm, env=env)
         self._events = EventQueue(client)
         self._node = Node(
             client=client,

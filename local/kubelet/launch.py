@@ -35,6 +35,9 @@ from kubeloop.local.kubelet.python_command import parse_python_command
 from kubeloop.local.kubelet.references import References
 from kubeloop.local.kubelet.requirement_sets import RequirementSets
 from kubeloop.local.kubelet.volumes import Mounts, resolve_mounts
+from kubeloop.local.operators.katib.terms import TRIAL_NAME_VARIABLE
+
+_SHIMS = Path(__file__).parent / "shims"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ def build_process_spec(
         context.shared_env, python=python, hostname=pod["metadata"]["name"], folders=folders
     )
     env = merge_env({**base, **context.devices}, own)
+    if TRIAL_NAME_VARIABLE in own:
+        env["PYTHONPATH"] += f":{_SHIMS}"
     argv = resolve_program(argv, python=python)
     is_warm = is_own_python(python)
     if component := parse_lightweight_command(argv):

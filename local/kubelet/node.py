@@ -44,6 +44,8 @@ class KubeletConfig:
     """Ports for pods."""
     warm: WarmConfig = field(default_factory=WarmConfig)
     """What the warm parent imports."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables that all pods find in their environment, unless they set them themselves."""
     requirement_sets: RequirementSetsConfig = field(default_factory=RequirementSetsConfig)
     """Packages that components ask for."""
     first_backoff_seconds: float = 1.0
@@ -98,7 +100,7 @@ class Node:
 
     def shared_env(self) -> dict[str, str]:
         """What all pods and the warm parent have in their environment."""
-        return build_shared_env(kubeconfig=self.kubeconfig)
+        return {**build_shared_env(kubeconfig=self.kubeconfig), **self.config.env}
 
 
 class EventQueue:

@@ -148,6 +148,8 @@ def refresh(env: Mapping[str, str]) -> None:
         process.current_process().authkey = os.urandom(32)
     kube_config = env.get("KUBECONFIG", "~/.kube/config")
     _renew("kubernetes.config.kube_config", "KUBE_CONFIG_DEFAULT_LOCATION", kube_config)
+    if "KATIB_TRIAL_NAME" in env:  # as `shims/sitecustomize.py` does in a new interpreter
+        _renew("kubeflow.katib.utils.utils", "get_current_k8s_namespace", lambda: "default")
     if random := sys.modules.get("numpy.random"):
         random.seed()
     if torch := sys.modules.get("torch"):

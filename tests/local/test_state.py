@@ -24,6 +24,7 @@ def endpoints() -> Endpoints:
         api_url="https://127.0.0.1:1",
         kfp_url="http://127.0.0.1:2",
         gateway_url="http://127.0.0.1:3",
+        db_manager_address="127.0.0.1:4",
         namespace="default",
         token="secret",
     )

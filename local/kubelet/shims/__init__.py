@@ -1,0 +1,1 @@
+"""A folder for the Python path of trials' programs; see `sitecustomize.py`. Nobody imports it."""
