@@ -23,8 +23,6 @@ from kubeloop.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_NUM_KEPT = 2
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
@@ -33,13 +31,13 @@ class Checkpoint:
     num_steps: int
     """Steps taken so far; where to go on."""
     state: Mapping[str, Any]
-    """State of model, optimizer and schedule, and sums of the running epoch."""
+    """Where the run stands: place in the data, weights, optimizer, sums of the running epoch."""
     settings: Mapping[str, Any]
     """What the run was started with; only the same run may go on."""
 
 
-def save_checkpoint(store: ObjectStore, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, and drop older ones."""
+def save_checkpoint(store: ObjectStore, checkpoint: Checkpoint, *, num_kept: int = 2) -> None:
+    """Write a checkpoint, and drop all but the newest ones."""
     buffer = io.BytesIO()
     torch.save({"num_steps": checkpoint.num_steps, "state": dict(checkpoint.state)}, buffer)
     data = buffer.getvalue()
@@ -50,9 +48,11 @@ def save_checkpoint(store: ObjectStore, checkpoint: Checkpoint) -> None:
     }
     store.write(f"{number}.pt", data)
     store.write(f"{number}.json", json.dumps(facts, sort_keys=True).encode())
-    for old in _list_numbers(store)[:-_NUM_KEPT]:
-        store.delete(f"{old}.json")
-        store.delete(f"{old}.pt")
+    first_kept = _list_numbers(store)[-num_kept:][0]
+    # NB: facts go before their file, and sort before it; a killed writer may have left either.
+    for key in list(store.list()):
+        if key.split(".")[0] < first_kept:
+            store.delete(key)
 
 
 def load_checkpoint(
@@ -77,8 +77,7 @@ def load_checkpoint(
             content = torch.load(io.BytesIO(data), weights_only=True)
         except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             logger.warning(
-                "Passing over a damaged checkpoint",
-                extra={"uri": store.uri_of(f"{number}.pt"), "cause": str(error)},
+                "Passing over the damaged checkpoint %s: %s", store.uri_of(f"{number}.pt"), error
             )
             continue
         _check_settings(facts["settings"], settings, uri=store.uri)

@@ -9,14 +9,11 @@ from torch import Tensor, nn
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import InputError, PermanentError
 from kubeloop.training.distributed import World, read_world
-from kubeloop.training.loop import (
-    LoopConfig,
-    Scores,
-    StoppedError,
-    StopSignal,
-    TrainingLoop,
-)
+from kubeloop.training.loop import TrainingLoop
+from kubeloop.training.loop_config import LoopConfig
 from kubeloop.training.runs import parse_metrics
+from kubeloop.training.selection import Scores
+from kubeloop.training.stopping import StoppedError, StopSignal
 
 CONFIG = LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=3)
 
@@ -32,6 +29,9 @@ class Blobs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def count_classes(self) -> Tensor:
+        return torch.bincount(self.labels)
 
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         points = self.points[rows]
@@ -68,7 +68,8 @@ def build_loop(
 
 
 def losses(lines: list[str]) -> list[float]:
-    return [metrics["train_loss"] for line in lines if (metrics := parse_metrics(line))]
+    found = [parse_metrics(line) for line in lines]
+    return [metrics["train_loss"] for metrics in found if "train_loss" in metrics]
 
 
 def test_training_learns() -> None:
@@ -85,13 +86,15 @@ def test_each_epoch_prints_one_line_of_metrics() -> None:
 
     scores = build_loop(build_module(), lines).run()
 
-    metrics = [parse_metrics(line) for line in lines]
+    *metrics, last = [parse_metrics(line) for line in lines]
     assert [entry["epoch"] for entry in metrics] == [1, 2, 3, 4]
     assert metrics[-1].keys() == {
-        *("epoch", "train_loss", "val_loss", "val_accuracy", "examples_per_second")
+        *("epoch", "train_loss", "val_loss", "val_accuracy", "examples_per_second", "eta_seconds")
     }
-    assert metrics[-1]["val_accuracy"] == pytest.approx(scores.accuracy, abs=1e-6)
-    assert metrics[-1]["val_loss"] == pytest.approx(scores.loss, abs=1e-6)
+    assert last.keys() == {"best_epoch", "val_loss", "val_accuracy"}
+    assert metrics[int(last["best_epoch"]) - 1]["val_accuracy"] == last["val_accuracy"]
+    assert last["val_accuracy"] == pytest.approx(scores.accuracy, abs=1e-6)
+    assert last["val_loss"] == pytest.approx(scores.loss, abs=1e-6)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

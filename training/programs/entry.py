@@ -1,0 +1,166 @@
+"""What the training programs have in common: their command line, their end, the way to a package.
+
+Exit codes: 0 done; 1 wrong input or no use in trying again; 2 wrong arguments; 138 another process
+of the job went away, or a store did not answer; 143 stopped by SIGTERM, after a checkpoint. Codes
+from 128 ask for a restart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from kubeloop import __version__
+from kubeloop.datasets.reading import Dataset
+from kubeloop.errors import KubeloopError, PermanentError, TransientError
+from kubeloop.training.archive import load_program, save_program
+from kubeloop.training.distributed import LostPeerError, World, joined, limit_threads, read_world
+from kubeloop.training.loop_config import LoopConfig
+from kubeloop.training.package import PROGRAM_FILE, PackageManifest, write_package
+from kubeloop.training.stopping import StoppedError, StopSignal
+
+EXIT_FAILED = 1
+EXIT_TRY_AGAIN = 138
+EXIT_STOPPED = 143
+_TOLERANCE = 1e-4
+
+ConfigT = TypeVar("ConfigT")
+
+
+def build_parser(
+    module: str, *, description: str | None, loop: LoopConfig
+) -> argparse.ArgumentParser:
+    """Return a parser for the contract's arguments and the loop's hyperparameters.
+
+    Args:
+        module: What `python -m` is given.
+        description: For `--help`.
+        loop: Defaults.
+    """
+    parser = argparse.ArgumentParser(prog=module, description=description, allow_abbrev=False)
+    parser.add_argument("--dataset", required=True, help="URI of a dataset commit")
+    parser.add_argument("--model", default="", help="URI to write the model package to")
+    parser.add_argument("--checkpoint", default="", help="URI to keep checkpoints at")
+    for field in fields(loop):
+        default = getattr(loop, field.name)
+        choices = [str(choice) for choice in type(default)] if _is_choice(default) else None
+        parser.add_argument(
+            f"--{field.name}", type=type(default), default=default, metavar=_join(choices)
+        )
+    return parser
+
+
+def _is_choice(value: object) -> bool:
+    return isinstance(value, StrEnum)
+
+
+def _join(choices: Sequence[str] | None) -> str | None:
+    return "|".join(choices) if choices else None
+
+
+def read_loop_config(values: argparse.Namespace) -> LoopConfig:
+    """Return the loop's hyperparameters.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    return LoopConfig(**{field.name: getattr(values, field.name) for field in fields(LoopConfig)})
+
+
+def parse_bool(text: str) -> bool:
+    """Read `true` or `false`, for argparse."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def run_program(
+    parse: Callable[[Sequence[str]], ConfigT],
+    train: Callable[[ConfigT, World, StopSignal], object],
+    *,
+    arguments: Sequence[str] | None,
+) -> int:
+    """Run a program in this process; returns its exit code.
+
+    Args:
+        parse: Reads the command line.
+        train: Trains in one of the processes, all of which have joined.
+        arguments: Of the command line; None: of this process.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    stop = StopSignal()
+    with stop.installed():
+        try:
+            config = parse(sys.argv[1:] if arguments is None else arguments)
+            limit_threads(os.environ)
+            world = read_world(os.environ)
+            with joined(world):
+                train(config, world, stop)
+        except StoppedError as error:
+            print(error, file=sys.stderr, flush=True)
+            return EXIT_STOPPED
+        except LostPeerError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return EXIT_STOPPED if stop.is_set else EXIT_TRY_AGAIN
+        except TransientError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return EXIT_TRY_AGAIN
+        except KubeloopError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return EXIT_FAILED
+    return 0
+
+
+def describe_origin(dataset: Dataset, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return a package's provenance: data, code, and what the environment says of job and run."""
+    commit = dataset.commit
+    return {
+        "dataset": commit.name,
+        "dataset_uri": commit.uri,
+        "dataset_version_hash": commit.version_hash,
+        "source_digest": commit.source_digest,
+        "code_version": __version__,
+        "torch_version": torch.__version__,
+        "training_job": environment.get("KUBELOOP_JOB_NAME", ""),
+        "run_id": environment.get("KUBELOOP_RUN_ID", ""),
+    }
+
+
+def write_checked_package(
+    uri: str,
+    module: nn.Module,
+    program: ExportedProgram,
+    manifest: PackageManifest,
+    *,
+    samples: Sequence[Tensor],
+) -> None:
+    """Check that an exported model gives the trained one's answers, and write its package.
+
+    Raises:
+        PermanentError: It does not.
+    """
+    with tempfile.TemporaryDirectory(prefix="kubeloop-export-") as folder:
+        path = Path(folder, PROGRAM_FILE)
+        save_program(program, path)
+        loaded = load_program(path)
+        with torch.inference_mode():
+            for sample in samples:
+                difference = (loaded(sample) - module(sample)).abs().max().item()
+                if not difference <= _TOLERANCE:
+                    raise PermanentError(
+                        f"The exported model differs from the trained one by {difference}; it is"
+                        " not kept."
+                    )
+        write_package(uri, manifest, files={PROGRAM_FILE: path})
