@@ -80,7 +80,7 @@ class Pipelines:
             namespace=config.namespace,
             clock=config.clock,
             max_active_pods=config.max_active_pods,
-            copies=config.pipeline_root / ".copies",
+            folder=config.pipeline_root,
         )
         service = Service(
             store=self._store,

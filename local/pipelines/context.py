@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kubeloop.local.client import Client, Manifest
@@ -80,3 +81,5 @@ class EngineContext:
     clock: Callable[[], float]
     slots: Slots
     stores: ObjectStores
+    workspaces: Path
+    """Where the folders are that the steps of a run share."""

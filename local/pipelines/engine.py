@@ -58,9 +58,9 @@ class Engine:
         namespace: str,
         clock: Callable[[], float],
         max_active_pods: int,
-        copies: Path,
+        folder: Path,
     ) -> None:
-        """Args: copies: folder for copies of what is in object stores."""
+        """Args: folder: takes copies of what is in object stores, and workspaces of runs."""
         self._client = client
         self._store = store
         self._namespace = namespace
@@ -71,7 +71,8 @@ class Engine:
             namespace=namespace,
             clock=clock,
             slots=Slots(max_active_pods),
-            stores=ObjectStores(client, namespace=namespace, folder=copies),
+            stores=ObjectStores(client, namespace=namespace, folder=folder / ".copies"),
+            workspaces=folder / ".workspaces",
         )
         self._executions: dict[str, RunExecution] = {}
         self._pods: dict[str, PodBook] = {}

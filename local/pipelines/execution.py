@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -55,12 +56,14 @@ class RunExecution:
         self._context = context
         self._facts = run_facts(run)
         self._recorder = Recorder(context)
+        self._workspace = context.workspaces / run.run_id
         self._steps = StepRunner(
             context,
             run,
             recorder=self._recorder,
             pods=pods,
             facts=self._facts,
+            workspace=self._workspace if pipeline.has_workspace else None,
             wake=self._wake_later,
         )
         self._nodes: dict[str, Node] = {}
@@ -91,6 +94,7 @@ class RunExecution:
         """Drive the run until it ends; returns early only by cancellation."""
         root = self._load()
         self.look_at_all()
+        deadline = self._watch_deadline(root)
         try:
             while not root.state.is_done:
                 await self._woken.wait()
@@ -101,11 +105,28 @@ class RunExecution:
                     await self._visit(self._nodes[identifier])
         finally:
             self._steps.close()
+            if deadline is not None:
+                deadline.cancel()
             for timer in self._timers.values():
                 timer.cancel()
             for identifier in self._nodes:
                 self._context.slots.release(identifier)
+        if self._pipeline.has_workspace:
+            await asyncio.to_thread(shutil.rmtree, self._workspace, ignore_errors=True)
         self._finish_run(root)
+
+    def _watch_deadline(self, root: Node) -> asyncio.TimerHandle | None:
+        limit = self._pipeline.deadline_seconds
+        if not limit:
+            return None
+        passed = self._context.clock() - root.record.create_time
+        loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, limit - passed), self._end_for_deadline)
+
+    def _end_for_deadline(self) -> None:
+        limit = self._pipeline.deadline_seconds
+        self._abort_message = f"The run was active longer than its deadline of {limit:g} s."
+        self.look_at_all()
 
     def _load(self) -> Node:
         """Build the tree from the store, or begin the run."""

@@ -227,6 +227,10 @@ class Pipeline:
     default_root: str = ""
     sdk_version: str = ""
     schema_version: str = ""
+    has_workspace: bool = False
+    """Whether its steps share a folder, at the placeholder for the workspace's path."""
+    deadline_seconds: float = 0.0
+    """How long a run may take; 0 is no limit."""
     notes: tuple[str, ...] = ()
     """What the pipeline asks for that has no meaning on this machine, one sentence each."""
 

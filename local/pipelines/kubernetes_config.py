@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubeloop.errors import InputError
+from kubeloop.local.pipelines.nodes import Node
 from kubeloop.local.pipelines.values import JsonValue
 
 Resolve = Callable[[Mapping[str, Any]], JsonValue]
@@ -24,6 +25,11 @@ _IGNORED = {
     "imagePullSecret": "image pull secrets have no effect where no image is pulled",
     "securityContext": "security contexts have no effect on processes without containers",
     "enabledSharedMemory": "shared memory is the machine's own, its size cannot be set",
+}
+_IGNORED_OF_PIPELINE = {
+    "resourceTtlOnCompletion": "a run's Pods stay until the run is deleted",
+    "resourceTtlOnSuccess": "a run's Pods stay until the run is deleted",
+    "resourceTtlOnFailure": "a run's Pods stay until the run is deleted",
 }
 _APPLIED = frozenset(
     (
@@ -73,6 +79,17 @@ def describe_ignored(config: Mapping[str, Any]) -> list[str]:
         elif key not in _APPLIED:
             notes.append(f"{key} is ignored: this version does not know it")
     return notes
+
+
+def describe_ignored_of_pipeline(config: Node) -> list[str]:
+    """The same for the configuration of the whole pipeline."""
+    return [
+        f"{key} is ignored: {_IGNORED_OF_PIPELINE.get(key, 'this version does not know it')}"
+        for key, _ in config.each()
+        if key not in ("workspace", "activeDeadlineSeconds")
+    ] + (
+        ["workspace.size is ignored: the disk is the only limit"] if config.get("workspace") else []
+    )
 
 
 def build_pod_settings(config: Mapping[str, Any], resolve: Resolve) -> PodSettings:

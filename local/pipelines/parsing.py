@@ -15,6 +15,7 @@ from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.documents import PipelineDocument
 from kubeloop.local.pipelines.executors import parse_executors
 from kubeloop.local.pipelines.faults import Faults, refusal
+from kubeloop.local.pipelines.kubernetes_config import describe_ignored_of_pipeline
 from kubeloop.local.pipelines.nodes import Node, listed
 from kubeloop.local.pipelines.tasks import parse_task
 from kubeloop.local.pipelines.values import ParameterType, canonical
@@ -37,14 +38,14 @@ def parse_pipeline(document: PipelineDocument) -> ir.Pipeline:
             that was found.
     """
     faults = Faults()
-    pipeline = _read(document, faults)
+    pipeline = read_pipeline(document, faults)
     faults.raise_any()
     assert pipeline is not None
     return pipeline
 
 
-def _read(document: PipelineDocument, faults: Faults) -> ir.Pipeline | None:
-    """Read as much as can be read; None, or less than all, where there are faults."""
+def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | None:
+    """Read as much as can be read; where there are faults, None or a pipeline with gaps."""
     spec = Node(document.spec, "")
     info = spec.child("pipelineInfo")
     name = info.text("name")
@@ -57,6 +58,7 @@ def _read(document: PipelineDocument, faults: Faults) -> ir.Pipeline | None:
                 f"Pipeline {name!r} has no schemaVersion; compile it with the KFP v2 SDK."
             )
     platform = Node(document.platform, "platform spec")
+    config = platform.child("platforms").child("kubernetes").child("pipelineConfig")
     executors, notes = parse_executors(spec, platform, faults=faults)
     reader = _ComponentReader(
         executors=executors,
@@ -83,7 +85,9 @@ def _read(document: PipelineDocument, faults: Faults) -> ir.Pipeline | None:
             default_root=spec.text("defaultPipelineRoot"),
             sdk_version=spec.text("sdkVersion"),
             schema_version=spec.text("schemaVersion"),
-            notes=notes,
+            has_workspace=bool(config.child("workspace")),
+            deadline_seconds=config.number("activeDeadlineSeconds"),
+            notes=(*describe_ignored_of_pipeline(config), *notes),
         )
     return None
 

@@ -34,6 +34,7 @@ from kubeloop.local.pipelines.importing import import_artifact
 from kubeloop.local.pipelines.kubernetes_config import PodSettings, build_pod_settings
 from kubeloop.local.pipelines.object_stores import parse_location
 from kubeloop.local.pipelines.outputs import NOTHING, Outputs, keep_log, read_outputs
+from kubeloop.local.pipelines.placeholders import WORKSPACE_PATH
 from kubeloop.local.pipelines.pods import (
     PodEnd,
     describe_end,
@@ -63,6 +64,7 @@ class StepRunner:
         recorder: Recorder,
         pods: PodBook,
         facts: dict[str, str],
+        workspace: Path | None,
         wake: Wake,
     ) -> None:
         self._context = context
@@ -70,6 +72,7 @@ class StepRunner:
         self._recorder = recorder
         self._pods = pods
         self._facts = facts
+        self._workspace = workspace
         self._wake = wake
         self._transfers = Transfers(context.stores, wake=wake)
         self._stopping: set[str] = set()
@@ -220,7 +223,7 @@ class StepRunner:
                 plan,
                 task=node.record,
                 attempt=attempt,
-                settings=self._mount_copies(settings, plan),
+                settings=self._mount_folders(settings, plan),
                 namespace=self._context.namespace,
             )
             try:
@@ -241,9 +244,12 @@ class StepRunner:
                 component="pipelines",
             )
 
-    def _mount_copies(self, settings: PodSettings, plan: Plan) -> PodSettings:
-        """Mount what was copied from object stores where KFP's SDK looks for it."""
-        for path, folder in self._transfers.mounts(plan).items():
+    def _mount_folders(self, settings: PodSettings, plan: Plan) -> PodSettings:
+        """Mount what was copied from object stores, and the workspace, where KFP has them."""
+        folders = self._transfers.mounts(plan)
+        if self._workspace is not None:
+            folders[WORKSPACE_PATH] = self._workspace
+        for path, folder in folders.items():
             if all(mount["mountPath"] != path for mount in settings.mounts):
                 source = {"path": str(folder), "type": "DirectoryOrCreate"}
                 settings.mount({"hostPath": source}, path)
