@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,16 @@ class Exit:
 
     log: str = ""
     code: int = 0
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What it has written into the volume of its metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Printed:
-    """What a program that runs on has printed by now."""
+    """What a program that runs on has printed and written by now."""
 
-    log: str
+    log: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 Program = Callable[[Manifest], Exit | Printed | None]
@@ -176,6 +179,10 @@ class Kubelet:
             folder = self._pods_dir / pod["metadata"]["uid"] / "logs" / container["name"]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "0.log").write_text(end.log)
+        for name, content in end.files.items():
+            path = self._pods_dir / pod["metadata"]["uid"] / "volumes" / "metrics-volume" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         if isinstance(end, Printed):
             return
         phase = "Failed" if end.code else "Succeeded"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,7 @@ import pytest
 from kubeloop.errors import InputError
 from kubeloop.local.operators.katib.metrics import NO_TIME, JsonParser, TextParser
 from kubeloop.local.operators.katib.report_readers import EventsReader, LineReader
-
-# Event files that TensorBoard's writer wrote: `accuracy` 0.5, 0.9, 0.7 and `loss` NaN as plain
-# values, and `accuracy` 0.5, 0.9 as tensors.
-PLAIN_EVENTS = base64.b64decode(
-    "SAAAAAAAAAD+kkidCcKD47RHwNpBGg1icmFpbi5FdmVudDoyUi4KLHRlbnNvcmJvYXJkLnN1bW1hcnkud3JpdGVyLmV2ZW50"
-    "X2ZpbGVfd3JpdGVyh867YBwAAAAAAAAAyMGVHQkAABCohIzZQSoRCg8KCGFjY3VyYWN5FQAAAD+nDsoqHgAAAAAAAADZ3BIy"
-    "CQAAUKiEjNlBEAEqEQoPCghhY2N1cmFjeRVmZmY/ImpkxR4AAAAAAAAA2dwSMgkAAJCohIzZQRACKhEKDwoIYWNjdXJhY3kV"
-    "MzMzPxuKkbEYAAAAAAAAAKN/SyIJAAAQqISM2UEqDQoLCgRsb3NzFQAAwH83+VnS"
-)
-TENSOR_EVENTS = base64.b64decode(
-    "SAAAAAAAAAD+kkidCX84f8JHwNpBGg1icmFpbi5FdmVudDoyUi4KLHRlbnNvcmJvYXJkLnN1bW1hcnkud3JpdGVyLmV2ZW50"
-    "X2ZpbGVfd3JpdGVymseGPS4AAAAAAAAAxctX+gkAABCohIzZQSojCiEKCGFjY3VyYWN5QggIASoEAAAAP0oLCgkKB3NjYWxh"
-    "cnPCeIoSMAAAAAAAAACV9dBfCQAAUKiEjNlBEAEqIwohCghhY2N1cmFjeUIICAEqBGZmZj9KCwoJCgdzY2FsYXJz74+vuA=="
-)
+from kubeloop.testing.tensorflow_events import PLAIN_EVENTS, TENSOR_EVENTS
 
 
 def read_lines(reader: LineReader | EventsReader, *, is_final: bool = False) -> list[str]:
