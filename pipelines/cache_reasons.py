@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -129,38 +129,45 @@ def explain(execution: Execution, earlier: Sequence[Execution]) -> CacheAnswer:
         earlier: Executions of it in earlier runs of the pipeline, newest first.
     """
     record = execution.record
-
-    def answer(verdict: Verdict, *reasons: str, **found: Any) -> CacheAnswer:
-        return CacheAnswer(
-            task=record.name,
-            run_id=record.run_id,
-            verdict=verdict,
-            reasons=reasons,
-            fingerprint=record.fingerprint,
-            parts=record.fingerprint_parts,
-            **found,
-        )
-
+    answer = CacheAnswer(
+        task=record.name,
+        run_id=record.run_id,
+        verdict=Verdict.MISSED,
+        reasons=(),
+        fingerprint=record.fingerprint,
+        parts=record.fingerprint_parts,
+    )
     if record.is_cached:
-        source = next((e.record for e in earlier if e.record.task_id == record.cached_from), None)
-        if source is None:
-            return answer(
-                Verdict.HIT, "reused an earlier execution, which the record does not name"
-            )
-        when = f" made at {source.end_time:%Y-%m-%d %H:%M:%S}" if source.end_time else ""
-        reason = f"reused task {source.task_id} of run {source.run_id}{when}"
-        return answer(Verdict.HIT, reason, compared_with=_as_earlier(source))
+        return _explain_hit(answer, record, earlier)
     if record.is_group:
-        return answer(Verdict.OFF, "it stands for other tasks; ask for one of those")
+        reason = "it stands for other tasks; ask for one of those"
+        return replace(answer, verdict=Verdict.OFF, reasons=(reason,))
     if reason := _why_off(execution):
-        return answer(Verdict.OFF, reason)
+        return replace(answer, verdict=Verdict.OFF, reasons=(reason,))
     if record.state not in ("SUCCEEDED", "FAILED", "RUNNING", "PENDING"):
-        return answer(Verdict.NOT_RUN, f"it did not run: its state is {record.state}")
+        reason = f"it did not run: its state is {record.state or 'not told'}"
+        return replace(answer, verdict=Verdict.NOT_RUN, reasons=(reason,))
     usable = [e for e in earlier if _is_entry(e.record, before=record)]
     if not usable:
-        return answer(Verdict.MISSED, _why_nothing_earlier(earlier))
+        return replace(answer, reasons=(_why_nothing_earlier(earlier),))
     nearest = min(usable, key=lambda e: len(_differing(e.parts, execution.parts)))
     return _compare(execution, nearest, answer)
+
+
+def _explain_hit(
+    answer: CacheAnswer, record: TaskRecord, earlier: Sequence[Execution]
+) -> CacheAnswer:
+    source = next((e.record for e in earlier if e.record.task_id == record.cached_from), None)
+    if source is None:
+        reason = "reused an earlier execution, which the record does not name"
+        return replace(answer, verdict=Verdict.HIT, reasons=(reason,))
+    when = f" made at {source.end_time:%Y-%m-%d %H:%M:%S}" if source.end_time else ""
+    return replace(
+        answer,
+        verdict=Verdict.HIT,
+        reasons=(f"reused task {source.task_id} of run {source.run_id}{when}",),
+        compared_with=_as_earlier(source),
+    )
 
 
 def _as_earlier(record: TaskRecord) -> Earlier:
@@ -213,25 +220,25 @@ def _why_nothing_earlier(earlier: Sequence[Execution]) -> str:
     )
 
 
-def _compare(execution: Execution, nearest: Execution, answer: Any) -> CacheAnswer:
-    found = {"compared_with": _as_earlier(nearest.record)}
-    changes = tuple(_describe_changes(nearest, execution))
-    if changes:
+def _compare(execution: Execution, nearest: Execution, answer: CacheAnswer) -> CacheAnswer:
+    record = execution.record
+    answer = replace(answer, compared_with=_as_earlier(nearest.record))
+    if changes := tuple(_describe_changes(nearest, execution)):
         reasons = [change.sentence for change in changes]
-        if not execution.record.fingerprint_parts:
+        if not record.fingerprint_parts:
             reasons.append(
                 "this API does not record what went into the fingerprint; inputs and container"
                 " were compared"
             )
-        return answer(Verdict.MISSED, *reasons, changes=changes, **found)
-    if execution.record.fingerprint == nearest.record.fingerprint:
-        reason = "an earlier execution is equal, but its outputs were changed or deleted since"
-        return answer(Verdict.MISSED, reason, **found)
-    if not execution.record.fingerprint:
+        return replace(answer, reasons=tuple(reasons), changes=changes)
+    if not record.fingerprint:
         reason = "this API does not record fingerprints, and nothing that it does record differs"
-        return answer(Verdict.UNKNOWN, reason, **found)
-    reason = "the fingerprint differs in something that the record does not tell"
-    return answer(Verdict.MISSED, reason, **found)
+        return replace(answer, verdict=Verdict.UNKNOWN, reasons=(reason,))
+    if record.fingerprint == nearest.record.fingerprint:
+        reason = "an earlier execution is equal, but its outputs were changed or deleted since"
+    else:
+        reason = "the fingerprint differs in something that the record does not tell"
+    return replace(answer, reasons=(reason,))
 
 
 def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -136,3 +136,17 @@ def clone(
 def _generated(client: KfpClient) -> Any:  # Any: kfp_server_api's RunServiceApi
     """The generated client inside KFP's, for calls that the latter does not have."""
     return client._run_api  # noqa: SLF001
+
+
+def read_server_version(client: KfpClient) -> str:
+    """The version of the API server, as it tells it; empty where it does not."""
+    with translated_errors("read the version of KFP"):
+        # NB: the generated message of a health check leaves out what newer servers add.
+        response = client._healthz_api.api_client.call_api(  # noqa: SLF001
+            "/apis/v2beta1/healthz",
+            "GET",
+            response_type="object",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+        )
+    return str((response or {}).get("tag_name", ""))

@@ -20,10 +20,10 @@ from kubeloop.local.kubelet.lightweight import PipInstall, are_satisfied, parse_
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.conditions import check_condition
 from kubeloop.local.pipelines.documents import PipelineDocument
-from kubeloop.local.pipelines.faults import Fault, PipelineError
+from kubeloop.local.pipelines.faults import Fault, Faults
 from kubeloop.local.pipelines.kubernetes_config import build_pod_settings
 from kubeloop.local.pipelines.parameters import find_parameter_faults
-from kubeloop.local.pipelines.parsing import parse_pipeline
+from kubeloop.local.pipelines.parsing import read_pipeline
 from kubeloop.local.pipelines.values import JsonValue
 from kubeloop.local.pipelines.wiring import find_mismatches
 
@@ -64,14 +64,15 @@ def check_run(
         parameters: As a run would get them.
         images: What images stand for on this machine; None for a cluster.
     """
-    try:
-        pipeline = parse_pipeline(document)
-    except PipelineError as error:
-        return CheckReport(name=document.name, problems=error.faults, notes=())
+    faults = Faults()
+    pipeline = read_pipeline(document, faults)
+    if pipeline is None:
+        return CheckReport(name=document.name, problems=tuple(faults.found), notes=())
     version_problems, version_notes = check_sdk_version(
         pipeline.sdk_version, newest=NEWEST_SDK, reader="this kubeloop"
     )
     problems = [
+        *faults.found,
         *find_parameter_faults(pipeline, parameters),
         *find_mismatches(pipeline),
         *version_problems,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines import ir
 from kubeloop.local.pipelines.documents import PipelineDocument
+from kubeloop.local.pipelines.executor import is_local
 from kubeloop.local.pipelines.executors import parse_executors
 from kubeloop.local.pipelines.faults import Faults, refusal
 from kubeloop.local.pipelines.kubernetes_config import describe_ignored_of_pipeline
@@ -69,6 +70,7 @@ def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | N
     for key, node in spec.child("components").each():
         with faults.collecting():
             components[key] = reader.read(key, node)
+    pipeline: ir.Pipeline | None = None
     with faults.collecting():
         root = reader.read(_ROOT, spec.child(_ROOT))
         if root.dag is None:
@@ -77,7 +79,7 @@ def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | N
         written = [key for key, _ in spec.child("components").each()]
         for component in (root, *components.values()):
             check_dag(component, components, written=written, faults=faults)
-        return ir.Pipeline(
+        pipeline = ir.Pipeline(
             name=name,
             description=info.text("description"),
             root=root,
@@ -87,12 +89,19 @@ def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | N
             schema_version=spec.text("schemaVersion"),
             has_workspace=bool(config.child("workspace")),
             deadline_seconds=config.number("activeDeadlineSeconds"),
-            notes=(*describe_ignored_of_pipeline(config), *notes),
+            notes=(*_describe_root(spec), *describe_ignored_of_pipeline(config), *notes),
         )
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+def _describe_root(spec: Node) -> list[str]:
+    root = spec.text("defaultPipelineRoot")
+    if not root or is_local(root):
+        return []
+    return [f"pipeline root {root!r} is used only if a run gives it as its own"]
+
+
 class _ComponentReader:
     """Reads components, and notes what is wrong with their tasks."""
 
@@ -174,8 +183,8 @@ class _ComponentReader:
             return list(graphlib.TopologicalSorter(graph).static_order())
         except graphlib.CycleError as error:
             circle = " → ".join(repr(name) for name in error.args[1])
-            with self.faults.collecting():
-                raise node.refuse(f"tasks wait for each other in a circle: {circle}") from error
+            fault = node.refuse(f"tasks wait for each other in a circle: {circle}")
+            self.faults.found += fault.faults
             return list(tasks)
 
 

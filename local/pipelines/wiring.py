@@ -159,7 +159,9 @@ def find_mismatches(pipeline: ir.Pipeline) -> Iterator[Fault]:
     """
     for component in (pipeline.root, *pipeline.components.values()):
         for task in component.dag.tasks.values() if component.dag else ():
-            target = pipeline.components[task.component]
+            target = pipeline.components.get(task.component)
+            if target is None:
+                continue
             for name, source in task.artifacts.items():
                 expected = target.input_artifacts.get(name)
                 given = _source_artifact(source, component, pipeline.components)
