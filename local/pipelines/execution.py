@@ -156,6 +156,7 @@ class RunExecution:
             state=TaskState.RUNNING,
             inputs=TaskValues(parameters={**defaults, **given}),
         )
+        record = replace(record, notes=self._pipeline.notes)
         root = Node(record, component=self._pipeline.root)
         self._recorder.save(root, record)
         return root

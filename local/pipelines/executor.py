@@ -163,7 +163,7 @@ def _build_scope(plan: Plan, executor_input: dict[str, Any]) -> Scope:
     inputs, outputs = executor_input["inputs"], executor_input["outputs"]
     return Scope(
         parameters={**plan.extra_parameters, **plan.parameters},
-        facts=plan.facts,
+        facts={**plan.facts, "outputs.output_file": str(plan.output_file)},
         input_artifacts={
             name: found["artifacts"] for name, found in inputs.get("artifacts", {}).items()
         },

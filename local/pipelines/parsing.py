@@ -94,7 +94,6 @@ def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | N
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 def _describe_root(spec: Node) -> list[str]:
     root = spec.text("defaultPipelineRoot")
     if not root or is_local(root):
@@ -102,6 +101,7 @@ def _describe_root(spec: Node) -> list[str]:
     return [f"pipeline root {root!r} is used only if a run gives it as its own"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _ComponentReader:
     """Reads components, and notes what is wrong with their tasks."""
 
