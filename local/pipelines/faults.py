@@ -7,8 +7,7 @@ refers to it is not called a fault too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubeloop.errors import InputError
@@ -41,15 +40,9 @@ class Faults:
     def __init__(self) -> None:
         self.found: list[Fault] = []
 
-    @contextmanager
-    def collecting(self, *, where: str = "") -> Iterator[None]:
+    def collecting(self, *, where: str = "") -> _Collecting:
         """Note what the body refuses, and go on after it."""
-        try:
-            yield
-        except PipelineError as error:
-            self.found += error.faults
-        except InputError as error:
-            self.found.append(Fault(message=str(error), where=where))
+        return _Collecting(self, where)
 
     def raise_any(self) -> None:
         """Raise what was found.
@@ -59,3 +52,21 @@ class Faults:
         """
         if self.found:
             raise PipelineError(self.found)
+
+
+class _Collecting:
+    """NB: not a generator, of which type checkers believe that it lets every error through."""
+
+    def __init__(self, faults: Faults, where: str) -> None:
+        self._faults = faults
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, PipelineError):
+            self._faults.found += error.faults
+        elif isinstance(error, InputError):
+            self._faults.found.append(Fault(message=str(error), where=self._where))
+        return isinstance(error, InputError)

@@ -70,7 +70,6 @@ def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | N
     for key, node in spec.child("components").each():
         with faults.collecting():
             components[key] = reader.read(key, node)
-    pipeline: ir.Pipeline | None = None
     with faults.collecting():
         root = reader.read(_ROOT, spec.child(_ROOT))
         if root.dag is None:
@@ -79,7 +78,7 @@ def read_pipeline(document: PipelineDocument, faults: Faults) -> ir.Pipeline | N
         written = [key for key, _ in spec.child("components").each()]
         for component in (root, *components.values()):
             check_dag(component, components, written=written, faults=faults)
-        pipeline = ir.Pipeline(
+        return ir.Pipeline(
             name=name,
             description=info.text("description"),
             root=root,
