@@ -143,3 +143,26 @@ def test_a_cached_task_is_no_source_for_others(runner: Any, num_runs: int) -> No
     runs = [runner.run(stamping, name="chain") for _ in range(num_runs)]
     sources = {told(run, "stamp").get("cached_from_task_id") for run in runs[1:]}
     assert sources == {runs[0].task("stamp")["task_id"]}
+
+
+def test_a_step_with_an_effect_outside_acts_in_every_run_if_it_takes_the_runs_id(
+    runner: Any, tmp_path: Path
+) -> None:
+    @dsl.container_component
+    def act(folder: str, run: str, out: dsl.OutputPath(str)):
+        script = 'touch "$0/$1"; printf done > "$2"'
+        return dsl.ContainerSpec(
+            image="busybox", command=["sh", "-c", script], args=[folder, run, out]
+        )
+
+    @dsl.pipeline(name="acting")
+    def acting(folder: str):
+        act(folder=folder, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER).set_caching_options(False)
+
+    package = runner.compile(acting)
+    for _ in range(2):
+        started = runner.client.create_run_from_pipeline_package(
+            package, arguments={"folder": str(tmp_path)}, enable_caching=True
+        )
+        assert runner.wait(started.run_id).states()["act"] == "SUCCEEDED"
+        assert (tmp_path / started.run_id).exists()
