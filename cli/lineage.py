@@ -113,19 +113,35 @@ def lineage(
         state, context=context, namespace=namespace, metadata_address=metadata_address
     )
     graph = trace(session, target, forward=forward, depth=depth)
-    if output is LineageOutput.TEXT:
+    if output is LineageOutput.TEXT and save is None:
         print_tree(graph)
     else:
-        print(render(graph, output))
+        write(render(graph, output), save)
+
+
+def write(text: str, file: Path | None) -> None:
+    """Write to the file, or print."""
+    if file is None:
+        print(text)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{text}\n")
+    errors.print(f"Written: {file}", soft_wrap=True)
 
 
 def render(graph: LineageGraph, output: LineageOutput) -> str:
     """The graph in a form for files."""
-    from kubeloop.pipelines.lineage.text import render_mermaid
+    from kubeloop.pipelines.lineage.text import render_mermaid, render_tree
 
     if output is LineageOutput.MERMAID:
-        return render_mermaid(graph).rstrip()
-    return json.dumps(graph.to_json(), indent=2, default=str)
+        return render_mermaid(graph)
+    if output is LineageOutput.HTML:
+        from kubeloop.pipelines.lineage.html import render_html
+
+        return render_html(graph)
+    if output is LineageOutput.JSON:
+        return json.dumps(graph.to_json(), indent=2, default=str)
+    return render_tree(graph)
 
 
 def print_tree(graph: LineageGraph) -> None:

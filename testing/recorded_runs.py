@@ -48,6 +48,8 @@ class GivenTask:
     """Id of the task whose outputs are taken instead of `gives`."""
     is_importer: bool = False
     is_failed: bool = False
+    group: str = ""
+    """Name of the nested pipeline that the task is in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,12 @@ class MemoryMetadata(MetadataSource):
             )
         else:
             made = {key: tuple(map(self._create, items)) for key, items in given.gives.items()}
-        task = _build_task(run, given, taken=taken, made=made)
+        group = f"{run.run_id}/{given.group or 'root'}"
+        if group not in self._tasks[run.run_id]:
+            self._tasks[run.run_id][group] = _build_task(
+                run, GivenTask(name=given.group), type="DAG", parent_id=f"{run.run_id}/root"
+            )
+        task = _build_task(run, given, taken=taken, made=made, parent_id=group)
         self._tasks[run.run_id][task.task_id] = task
         for is_output, side in ((False, taken), (True, made)):
             for artifact in (artifact for items in side.values() for artifact in items):
@@ -180,6 +187,7 @@ def _build_task(
     type: str = "RUNTIME",  # noqa: A002  # the field's name
     taken: Mapping[str, tuple[Artifact, ...]] | None = None,
     made: Mapping[str, tuple[Artifact, ...]] | None = None,
+    parent_id: str = "",
 ) -> TaskRecord:
     return TaskRecord(
         task_id=f"{run.run_id}/{given.name}",
@@ -191,6 +199,7 @@ def _build_task(
         input_artifacts=taken or {},
         output_artifacts=made or {},
         type=type,
+        parent_id=parent_id,
         is_importer=given.is_importer,
         is_cached=bool(given.cached_from),
         cached_from=given.cached_from,
@@ -201,16 +210,18 @@ def _build_task(
     )
 
 
-def digits_run(number: int, *, version: str = "a" * 64, cached: bool = False) -> GivenRun:
-    """A run of the image pipeline: ingest, tune, train, evaluate, deploy.
+def digits_run(
+    number: int, *, run_id: str = "", version: str = "a" * 64, cached_from: str = ""
+) -> GivenRun:
+    """A run of the image pipeline: ingest, tune, train, evaluate.
 
     Args:
         number: Tells runs apart; the model's digest depends on it.
+        run_id: Its id; empty: `run-<number>`.
         version: The dataset's version hash.
-        cached: Tuning and training are taken from the run before.
+        cached_from: Id of an earlier run from whose cache tuning and training are taken.
     """
-    run_id, earlier = f"run-{number}", f"run-{number - 1}" if cached else ""
-    digest = f"{number - 1 if cached else number:064x}"
+    run_id, digest = run_id or f"run-{number}", f"{number:064x}"
     dataset = {"dataset": [(f"{run_id}/ingest-dataset", "dataset")]}
     return GivenRun(
         run_id=run_id,
@@ -225,13 +236,13 @@ def digits_run(number: int, *, version: str = "a" * 64, cached: bool = False) ->
                 name="tune-hyperparameters",
                 takes=dataset,
                 gives={"trials": [_trials(number)]},
-                cached_from=earlier and f"{earlier}/tune-hyperparameters",
+                cached_from=cached_from and f"{cached_from}/tune-hyperparameters",
             ),
             GivenTask(
                 name="train-model",
                 takes=dataset,
                 gives={"model": [_model(number, digest)]},
-                cached_from=earlier and f"{earlier}/train-model",
+                cached_from=cached_from and f"{cached_from}/train-model",
             ),
             GivenTask(
                 name="evaluate-model",

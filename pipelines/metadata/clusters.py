@@ -43,15 +43,16 @@ def connect_cluster(
         PermanentError: ML Metadata is needed, and no port-forward can be had.
         MissingDependencyError: ML Metadata is needed, and grpcio is not installed.
     """
-    native = NativeMetadata.through_api_server(kubernetes, namespace=namespace)
-    if not metadata_address and native.is_served():
-        return native
-    native.close()
-    from kubeloop.pipelines.metadata.mlmd import MlmdMetadata
-
     with contextlib.ExitStack() as stack:
+        native = NativeMetadata.through_api_server(kubernetes, namespace=namespace)
+        stack.callback(native.close)
+        if not metadata_address and native.is_served():
+            stack.pop_all()
+            return native
+        from kubeloop.pipelines.metadata.mlmd import MlmdMetadata
+
         address = metadata_address or stack.enter_context(forwarded_port(context))
-        return MlmdMetadata(address, owned=stack.pop_all())
+        return MlmdMetadata(address, runs=native, owned=stack.pop_all())
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def test_trial_that_the_record_does_not_hold_is_said() -> None:
 
 
 def test_cached_steps_lead_to_the_run_that_did_the_work() -> None:
-    source = MemoryMetadata([digits_run(1), digits_run(2, cached=True)])
+    source = MemoryMetadata([digits_run(1), digits_run(2, cached_from="run-1")])
 
     graph = backward("digits", source, build_endpoint(run_id="run-2"))
 
@@ -137,7 +137,7 @@ def test_cached_steps_lead_to_the_run_that_did_the_work() -> None:
 
 
 def test_run_shows_which_steps_it_took_from_the_cache() -> None:
-    source = MemoryMetadata([digits_run(1), digits_run(2, cached=True)])
+    source = MemoryMetadata([digits_run(1), digits_run(2, cached_from="run-1")])
 
     graph = backward("run-2", source)
 
