@@ -12,6 +12,7 @@ from rich.text import Text
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
+    MetadataAddressOption,
     NamespaceOption,
     Output,
     OutputOption,
@@ -44,6 +45,7 @@ def why(
     state: StateOption = DEFAULT_STATE,
     context: ContextOption = "",
     namespace: NamespaceOption = "",
+    metadata_address: MetadataAddressOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Say why a task took the outputs of an earlier execution, or ran.
@@ -55,7 +57,9 @@ def why(
 
         kubeloop runs why 0f3c9a54 train-model --output json
     """
-    session = Session.open(state, context=context, namespace=namespace)
+    session = Session.open(
+        state, context=context, namespace=namespace, metadata_address=metadata_address
+    )
     answers = explain_task(session, run, task)
     if output is Output.JSON:
         described = [asdict(answer) for answer in answers]
