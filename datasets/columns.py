@@ -116,3 +116,14 @@ def _is_text(kind: pa.DataType) -> bool:
     import pyarrow.types as types
 
     return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def settle_nulls(schema: pa.Schema) -> pa.Schema:
+    """Take a column of nothing but nulls for text."""
+    import pyarrow as pa
+
+    fields = [
+        pa.field(field.name, pa.string() if pa.types.is_null(field.type) else field.type)
+        for field in schema
+    ]
+    return pa.schema(fields)

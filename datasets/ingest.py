@@ -204,7 +204,8 @@ class _Ingestion:
 
     def _scan(self, spool: _Spool, log: ScanLog) -> _Scan:
         scan = _Scan(dealer=Dealer(self.config.splits))
-        for rows in self.kind.scan(self.source, options=self.config.scan, log=log):
+        for found in self.kind.scan(self.source, options=self.config.scan, log=log):
+            rows = _reject_unlabelled(found, log) if self.kind.is_labelled else found
             scan.add(rows, self.kind)
             spool.add(rows)
             self.report(Progress(stage="scan", done=scan.num_rows, total=0))
@@ -213,6 +214,8 @@ class _Ingestion:
             raise InputError(
                 f"The source {self.source.uri!r} has one class, {scan.labels[0]!r};"
                 " classification needs two."
+                if scan.labels
+                else f"The source {self.source.uri!r} has no examples."
             )
         return scan
 
@@ -375,6 +378,17 @@ def _deal(rows: pa.RecordBatch, dealer: Dealer) -> Iterator[tuple[str, pa.Record
     )
     for split in np.unique(splits):
         yield str(split), rows.take(np.flatnonzero(splits == split))
+
+
+def _reject_unlabelled(rows: pa.RecordBatch, log: ScanLog) -> pa.RecordBatch:
+    import pyarrow.compute as pc
+
+    has_label = pc.not_equal(rows.column(LABEL), "")
+    without = rows.filter(pc.invert(has_label))
+    for row in without.to_pylist():
+        content = str(row.get("path") or row.get("text"))[:80]
+        log.reject(repr(content), "no label")
+    return rows.filter(has_label) if without.num_rows else rows
 
 
 def _current_user() -> str:

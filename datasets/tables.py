@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.datasets.columns import has_header
+from kubeloop.datasets.columns import has_header, settle_nulls
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.sources.base import Source, SourceFile
 from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
@@ -82,14 +82,16 @@ def open_tables(source: Source, *, options: TableOptions, log: ScanLog) -> list[
     Raises:
         InputError: There is none.
     """
-    rows = source.read_rows()
-    if rows is not None:
-        return [RowsTable(source.uri, rows)]
+    if source.has_rows:
+        return [RowsTable(source.uri, source.read_rows())]
     files = list(source.list_files())
     tables: list[Table] = []
     readable = [file for file in files if _format_of(file) is not None]
+    unused = _unused_files(source, files)
     for file in files:
         reader = _format_of(file)
+        if file.path in unused:
+            continue
         if reader is None:
             if PurePosixPath(file.path).name not in _SILENT:
                 log.ignore(file.path, "not a table (.csv, .tsv, .jsonl, .parquet, .arrow)")
@@ -106,6 +108,31 @@ def open_tables(source: Source, *, options: TableOptions, log: ScanLog) -> list[
 
 
 _SILENT = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
+
+
+def _unused_files(source: Source, files: Sequence[SourceFile]) -> set[str]:
+    """Return the caches that Hugging Face's library keeps beside the files of a dataset."""
+    unused: set[str] = set()
+    for state in files:
+        folder, _, name = state.path.rpartition("/")
+        if name != "state.json":
+            continue
+        try:
+            named = {
+                entry["filename"] for entry in json.loads(source.read(state.path))["_data_files"]
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{state.path!r} in {source.uri!r} does not name the files of a dataset: {error!r}."
+            ) from error
+        unused.update(
+            file.path
+            for file in files
+            if file.path.rpartition("/")[0] == folder
+            and file.path.endswith(".arrow")
+            and file.path.rpartition("/")[2] not in named
+        )
+    return unused
 
 
 class RowsTable(Table):
@@ -247,7 +274,7 @@ class JsonLinesTable(FileTable):
                     f"The rows of {self.path!r} from line {first} on do not have the types of those"
                     f" before: {error}."
                 ) from error
-            schema = _settle_nulls(batch.schema)
+            schema = settle_nulls(batch.schema)
             yield batch.cast(schema)
 
     def _read_objects(self, path: Path) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
@@ -284,17 +311,6 @@ class JsonLinesTable(FileTable):
         return row
 
 
-def _settle_nulls(schema: pa.Schema) -> pa.Schema:
-    """Take a column of nothing but nulls for text."""
-    import pyarrow as pa
-
-    fields = [
-        pa.field(field.name, pa.string() if pa.types.is_null(field.type) else field.type)
-        for field in schema
-    ]
-    return pa.schema(fields)
-
-
 class ParquetTable(FileTable):
     """A Parquet file."""
 
@@ -302,7 +318,8 @@ class ParquetTable(FileTable):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
-            yield from file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                yield name_classes(batch)
 
 
 class ArrowTable(FileTable):
@@ -317,10 +334,47 @@ class ArrowTable(FileTable):
             if is_file:
                 with pa.ipc.open_file(file) as reader:
                     for number in range(reader.num_record_batches):
-                        yield reader.get_batch(number)
+                        yield from _slice(name_classes(reader.get_batch(number)))
             else:
                 with pa.ipc.open_stream(file) as stream:
-                    yield from stream
+                    for batch in stream:
+                        yield from _slice(name_classes(batch))
+
+
+def _slice(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, _BATCH_ROWS):
+        yield batch.slice(start, _BATCH_ROWS)
+
+
+def name_classes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Replace class numbers by names, where the schema has them as Hugging Face writes it."""
+    import pyarrow as pa
+
+    document = (batch.schema.metadata or {}).get(b"huggingface")
+    if document is None:
+        return batch
+    try:
+        features = json.loads(document)["info"]["features"]
+        names = {
+            name: feature["names"]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return batch
+    columns = [
+        pa.array(
+            [
+                None if index is None or index < 0 else names[name][index]
+                for index in batch.column(name).to_pylist()
+            ],
+            pa.string(),
+        )
+        if name in names
+        else batch.column(name)
+        for name in batch.schema.names
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 _FORMATS: Mapping[str, type[FileTable]] = {
@@ -331,6 +385,11 @@ _FORMATS: Mapping[str, type[FileTable]] = {
     ".parquet": ParquetTable,
     ".arrow": ArrowTable,
 }
+
+
+def is_table(file: SourceFile) -> bool:
+    """Tell by its name whether a file holds rows."""
+    return _format_of(file) is not None
 
 
 def _format_of(file: SourceFile) -> type[FileTable] | None:

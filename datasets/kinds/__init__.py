@@ -5,9 +5,10 @@ One file a kind; importing this package registers the built-in ones.
 
 from kubeloop.datasets.kinds.base import KINDS, DatasetKind, ScanOptions
 from kubeloop.datasets.kinds.images import ImageClassification, sort_labels
+from kubeloop.datasets.kinds.tabular import Tabular
 from kubeloop.datasets.kinds.text import TextClassification
 
-for kind in (ImageClassification(), TextClassification()):
+for kind in (ImageClassification(), TextClassification(), Tabular()):
     KINDS.register(kind.name, kind)
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "DatasetKind",
     "ImageClassification",
     "ScanOptions",
+    "Tabular",
     "TextClassification",
     "sort_labels",
 ]

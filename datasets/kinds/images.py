@@ -10,50 +10,58 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.findings import ScanLog
-from kubeloop.datasets.images import IMAGE_EXTENSIONS, ImageFacts, check_image, inspect_image
+from kubeloop.datasets.images import ImageFacts, check_image, inspect_image
 from kubeloop.datasets.kinds.base import DatasetKind, ScanOptions
+from kubeloop.datasets.kinds.image_sources import FoundImage, find_images
 from kubeloop.datasets.kinds.rows import add_scan_columns
 from kubeloop.datasets.shards.base import SCAN_COLUMNS, ShardFormat
-from kubeloop.datasets.sources.base import Source, SourceFile
+from kubeloop.datasets.sources.base import Source
 from kubeloop.datasets.statistics import Statistics
-from kubeloop.datasets.tables import split_of_name
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 512
+_BATCH_BYTES = 16 << 20
 
 
 class ImageClassification(DatasetKind):
-    """`<source>/<label>/…/<image>`, or `<source>/<split>/<label>/…/<image>`."""
+    """Images with one label each; `image_sources` says in which forms they come."""
 
     name = "image_classification"
     shard_format = ShardFormat.TAR
     described_columns = frozenset(
-        {"version", "format", "width", "height", "is_grey", "num_bytes", "label"}
+        {"version", "format", "width", "height", "is_grey", "num_bytes", "label", "data"}
     )
 
     def scan(
         self, source: Source, *, options: ScanOptions, log: ScanLog
     ) -> Iterator[pa.RecordBatch]:
         """Yield a row for every image that can be read."""
+        check = inspect_image if options.decode_images else check_image
         batch = _Batch()
-        for file, label, split in find_images(source, log=log):
+        for image in find_images(source, options=options, log=log):
             log.num_seen += 1
-            data = source.read(file.path, version=file.version)
-            check = inspect_image if options.decode_images else check_image
+            data = image.data
+            if data is None:
+                data = source.read(image.path, version=image.version)
             try:
                 facts = check(data, max_pixels=options.max_pixels)
             except InputError as error:
-                log.reject(file.path, str(error))
+                log.reject(image.path, str(error))
                 continue
-            batch.add(file, label=label, split=split, facts=facts, data=data)
-            if len(batch.rows) >= _BATCH_ROWS:
+            batch.add(image, facts=facts, data=data)
+            if batch.is_full:
                 yield batch.close()
                 batch = _Batch()
         if batch.rows:
             yield batch.close()
+
+    def read_example(self, source: Source, row: Mapping[str, Any]) -> bytes:
+        """Return an image that its table holds, or else its file."""
+        kept: bytes | None = row.get("data")
+        return source.read(row["path"], version=row["version"]) if kept is None else kept
 
     def describe(self, rows: pa.RecordBatch, statistics: Statistics) -> None:
         """Summarize formats and sizes."""
@@ -85,25 +93,31 @@ class _Batch:
         self.rows: list[dict[str, Any]] = []
         self._digests: list[bytes] = []
         self._splits: list[str] = []
+        self._kept_bytes = 0
 
-    def add(
-        self, file: SourceFile, *, label: str, split: str, facts: ImageFacts, data: bytes
-    ) -> None:
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= _BATCH_ROWS or self._kept_bytes >= _BATCH_BYTES
+
+    def add(self, image: FoundImage, *, facts: ImageFacts, data: bytes) -> None:
         self.rows.append(
             {
-                "path": file.path,
-                "label": label,
-                "extension": PurePosixPath(file.path).suffix.lower(),
-                "version": file.version,
+                "path": image.path,
+                "label": image.label,
+                "extension": PurePosixPath(image.path).suffix.lower() or _EXTENSIONS[facts.format],
+                "version": image.version,
                 "format": facts.format,
                 "width": facts.width,
                 "height": facts.height,
                 "is_grey": facts.is_grey,
                 "num_bytes": len(data),
+                **({} if image.data is None else {"data": data}),
+                **image.metadata,
             }
         )
+        self._kept_bytes += len(image.data or b"")
         self._digests.append(hashlib.sha256(data).digest())
-        self._splits.append(split)
+        self._splits.append(image.split)
 
     def close(self) -> pa.RecordBatch:
         import pyarrow as pa
@@ -118,58 +132,9 @@ class _Batch:
         )
 
 
-def find_images(source: Source, *, log: ScanLog) -> Iterator[tuple[SourceFile, str, str]]:
-    """Yield image files with their label and the split that their folder declares, or ''.
-
-    Raises:
-        InputError: The source has not the shape of one folder a class.
-    """
-    has_splits = _declares_splits(source)
-    folders: dict[str, bool] = {}
-    is_empty = True
-    for file in source.list_files():
-        is_empty = False
-        first, slash, rest = file.path.partition("/")
-        split = split_of_name(first) if has_splits and slash else ""
-        if has_splits:
-            first, slash, _ = rest.partition("/")
-        if not slash:
-            log.ignore(file.path, "not in the folder of a class")
-            continue
-        folders.setdefault(first, False)
-        extension = PurePosixPath(file.path).suffix.lower()
-        if extension not in IMAGE_EXTENSIONS:
-            log.ignore(file.path, f"not an image ({extension or 'no'} extension)")
-            continue
-        folders[first] = True
-        yield file, first, split
-    _check_shape(source, folders=folders, is_empty=is_empty)
-
-
-def _declares_splits(source: Source) -> bool:
-    """Tell whether all folders at the top are named as splits are."""
-    top: set[str] = set()
-    for file in source.list_files():
-        first, slash, _ = file.path.partition("/")
-        if slash:
-            top.add(first)
-            if not split_of_name(first):
-                return False
-    return len(top) > 1
-
-
-def _check_shape(source: Source, *, folders: Mapping[str, bool], is_empty: bool) -> None:
-    if is_empty:
-        raise InputError(f"The source {source.uri!r} is empty; put images in one folder a class.")
-    if not folders:
-        raise InputError(
-            f"The source {source.uri!r} has no class folders; put images in one folder a class."
-        )
-    if without := sorted(label for label, has_images in folders.items() if not has_images):
-        raise InputError(
-            f"Class folder {without[0]!r} in {source.uri!r} holds no image;"
-            " add images or remove it."
-        )
+_EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif", "MPO": ".jpg", "PPM": ".ppm"} | {
+    name: f".{name.lower()}" for name in ("BMP", "GIF", "PNG", "WEBP")
+}
 
 
 def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:

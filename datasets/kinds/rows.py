@@ -90,7 +90,7 @@ def add_scan_columns(
     if splits is None:
         declared = pa.array([split] * rows.num_rows, pa.string())
     else:
-        names = {value: _read_split(value) for value in splits.unique().to_pylist()}
+        names = {value: read_split(value) for value in splits.unique().to_pylist()}
         declared = pa.array([names[value] for value in splits.to_pylist()], pa.string())
     columns = {
         DIGEST: pa.array(digests, pa.binary(32)),
@@ -103,7 +103,12 @@ def add_scan_columns(
     )
 
 
-def _read_split(value: object) -> str:
+def read_split(value: object) -> str:
+    """Return the split that a value of a split column names, or ''.
+
+    Raises:
+        InputError: It names none.
+    """
     if value is None or value == "":
         return ""
     split = split_of_name(str(value))

@@ -5,18 +5,19 @@ Sources are chosen by the scheme of their URI. Listing skips hidden files, never
 of the source, and is ordered, so that everything computed from it is the same on any machine.
 """
 
-from urllib.parse import urlsplit
-
+from kubeloop.datasets.sources import http, s3, sql  # each registers its schemes
 from kubeloop.datasets.sources.base import SOURCES, Source, SourceFile, SourceLimits
 from kubeloop.datasets.sources.local import LocalFiles
+from kubeloop.datasets.sources.opening import open_source
 
-__all__ = ["SOURCES", "LocalFiles", "Source", "SourceFile", "SourceLimits", "open_source"]
-
-
-def open_source(uri: str, limits: SourceLimits | None = None) -> Source:
-    """Open raw data by its URI.
-
-    Raises:
-        InputError: The scheme is unknown, or there is nothing to read.
-    """
-    return SOURCES[urlsplit(uri).scheme](uri, limits or SourceLimits())
+__all__ = [
+    "SOURCES",
+    "LocalFiles",
+    "Source",
+    "SourceFile",
+    "SourceLimits",
+    "http",
+    "open_source",
+    "s3",
+    "sql",
+]

@@ -62,6 +62,8 @@ class Source(ABC):
 
     uri: str
     """What the user gave, absolute and without passwords; recorded as the origin of a commit."""
+    has_rows: bool = False
+    """Whether there are rows and no files."""
 
     @abstractmethod
     def list_files(self) -> Iterator[SourceFile]:
@@ -80,9 +82,9 @@ class Source(ABC):
     def local_path(self, path: str) -> Path:
         """Return where a listed file lies on this machine, fetching it if need be."""
 
-    def read_rows(self) -> Iterator[pa.RecordBatch] | None:
-        """Yield the rows of a source that has no files; None where it has files."""
-        return None
+    def read_rows(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a source that has no files."""
+        raise InputError(f"The source {self.uri!r} has files, not rows.")
 
     def fingerprint(self) -> str:
         """Return a digest that changes when the source does; empty where that cannot be told."""

@@ -1,13 +1,22 @@
-"""A bucket of an S3 service as an object store."""
+"""A bucket of an S3 service as an object store.
+
+The client sends a checksum with every request and part, which the service verifies; requests that
+the service is too busy for, and connections that break, are tried again with growing pauses, also
+in the middle of an object.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
+
+from urllib3.exceptions import ProtocolError
 
 from kubeloop.datasets.stores.base import STORES, ObjectStore, check_key
 from kubeloop.errors import InputError, PermanentError, TransientError
@@ -15,13 +24,25 @@ from kubeloop.optional_imports import import_from_extra
 
 if TYPE_CHECKING:
     from minio import Minio
+    from urllib3 import PoolManager
 
 
 class S3Store(ObjectStore):
     """A prefix of an S3 bucket, through the minio client; PUT is atomic in S3."""
 
-    def __init__(self, client: Minio, *, bucket: str, prefix: str = "", scheme: str = "s3") -> None:
+    def __init__(
+        self,
+        client: Minio,
+        *,
+        bucket: str,
+        prefix: str = "",
+        scheme: str = "s3",
+        num_retries: int = 5,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._client = client
+        self._num_retries = num_retries
+        self._sleep = sleep
         self._bucket = bucket
         self._prefix = prefix.strip("/")
         self.uri = "/".join(part for part in (f"{scheme}://{bucket}", self._prefix) if part)
@@ -40,36 +61,58 @@ class S3Store(ObjectStore):
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes."""
-        with _s3_errors("read", self.uri_of(key)):
-            response = self._client.get_object(self._bucket, self._name(key))
-            try:
-                return bytes(response.read())
-            finally:
-                response.close()
-                response.release_conn()
+        buffer = io.BytesIO()
+        self._receive(key, buffer)
+        return buffer.getvalue()
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object."""
-        import io
-
-        with _s3_errors("write", self.uri_of(key)):
-            self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data))
+        with s3_errors("write", self.uri_of(key)):
+            self._client.put_object(
+                self._bucket, self._name(key), io.BytesIO(data), len(data), part_size=_PART_BYTES
+            )
 
     def upload(self, key: str, path: Path) -> None:
-        """Write an object from a local file."""
-        with _s3_errors("write", self.uri_of(key)):
-            self._client.fput_object(self._bucket, self._name(key), str(path))
+        """Write an object from a local file, in parts where it is large."""
+        with s3_errors("write", self.uri_of(key)):
+            self._client.fput_object(
+                self._bucket, self._name(key), str(path), part_size=_PART_BYTES
+            )
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object to a local file."""
-        with _s3_errors("read", self.uri_of(key)):
-            self._client.fget_object(self._bucket, self._name(key), str(path))
+        with path.open("wb") as file:
+            self._receive(key, file)
+
+    def _receive(self, key: str, file: BinaryIO) -> None:
+        """Read an object; where the connection breaks, go on with the same version of it."""
+        headers: dict[str, str] = {}
+        with s3_errors("read", self.uri_of(key)):
+            for attempt in range(self._num_retries + 1):
+                response = self._client.get_object(
+                    self._bucket, self._name(key), offset=file.tell(), request_headers=headers
+                )
+                try:
+                    headers = {"If-Match": response.headers["ETag"]}
+                    total = file.tell() + int(response.headers["Content-Length"])
+                    for block in response.stream(1 << 20):
+                        file.write(block)
+                    return
+                except ProtocolError:
+                    if attempt == self._num_retries:
+                        raise
+                    if file.tell() >= total:
+                        return
+                    self._sleep(min(0.2 * 2.0**attempt, 10.0))
+                finally:
+                    response.close()
+                    response.release_conn()
 
     def exists(self, key: str) -> bool:
         """Tell whether the object is there."""
         from minio.error import S3Error
 
-        with _s3_errors("look up", self.uri_of(key)):
+        with s3_errors("look up", self.uri_of(key)):
             try:
                 self._client.stat_object(self._bucket, self._name(key))
             except S3Error as error:
@@ -81,7 +124,7 @@ class S3Store(ObjectStore):
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys below a folder prefix, sorted."""
         start = "/".join(part for part in (self._prefix, prefix) if part)
-        with _s3_errors("list", f"{self.uri}/{prefix}"):
+        with s3_errors("list", f"{self.uri}/{prefix}"):
             objects = self._client.list_objects(
                 self._bucket, prefix=f"{start}/" if start else "", recursive=True
             )
@@ -90,15 +133,16 @@ class S3Store(ObjectStore):
 
     def delete(self, key: str) -> None:
         """Remove an object."""
-        with _s3_errors("delete", self.uri_of(key)):
+        with s3_errors("delete", self.uri_of(key)):
             self._client.remove_object(self._bucket, self._name(key))
 
 
+_PART_BYTES = 16 << 20
 _S3_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchObject"})
 _S3_BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 
 
-def connect_s3(environment: Mapping[str, str]) -> Minio:
+def connect_s3(environment: Mapping[str, str], *, num_retries: int = 5) -> Minio:
     """Build the S3 client that S3_ENDPOINT, S3_USE_HTTPS and the AWS_… variables describe.
 
     Raises:
@@ -118,11 +162,29 @@ def connect_s3(environment: Mapping[str, str]) -> Minio:
         session_token=environment.get("AWS_SESSION_TOKEN"),
         region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
         secure=secure,
+        http_client=_build_pool(environment, num_retries=num_retries),
+    )
+
+
+def _build_pool(environment: Mapping[str, str], *, num_retries: int) -> PoolManager:
+    from urllib3 import PoolManager, Retry, Timeout
+
+    return PoolManager(
+        maxsize=16,
+        timeout=Timeout(connect=10.0, read=60.0),
+        ca_certs=environment.get("SSL_CERT_FILE") or None,
+        retries=Retry(
+            total=num_retries,
+            backoff_factor=0.2,
+            backoff_max=10.0,
+            status_forcelist=[429, 500, 502, 503, 504],
+            raise_on_status=False,
+        ),
     )
 
 
 @contextlib.contextmanager
-def _s3_errors(verb: str, uri: str) -> Iterator[None]:
+def s3_errors(verb: str, uri: str) -> Iterator[None]:
     from minio.error import MinioException, S3Error
     from urllib3.exceptions import HTTPError
 
