@@ -8,7 +8,6 @@ torch.
 from __future__ import annotations
 
 import bisect
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from kubeloop.datasets.cache import CacheConfig, ShardCache
 from kubeloop.datasets.commits import Commit, Shard, dataset_of, read_commit
 from kubeloop.datasets.images import Channels, decode_image
+from kubeloop.datasets.kinds import KINDS
 from kubeloop.datasets.shards.base import ShardFormat
 from kubeloop.datasets.shards.tar import TarMember, find_members, read_member
-from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-_NUM_OPEN_SHARDS = 8
+    from kubeloop.datasets.streaming import StreamConfig, StreamingDataset
+
 Item = TypeVar("Item", covariant=True)
 
 
@@ -75,16 +76,19 @@ class TextExample(NamedTuple):
 class Split(Sequence[Item], Generic[Item]):
     """The examples of one split, by index; the order is the same in every process."""
 
+    num_open_shards: int
+    """How many shards are kept ready."""
+
     def __init__(
-        self, dataset: ObjectStore, shards: Sequence[Shard], *, labels: Sequence[str]
+        self, cache: ShardCache, shards: Sequence[Shard], *, labels: Sequence[str]
     ) -> None:
-        self._dataset = dataset
-        self._shards = tuple(shards)
+        self.cache = cache
+        self.shards = tuple(shards)
         self.labels = tuple(labels)
         self._class_index = {label: index for index, label in enumerate(labels)}
         self._ends = list(accumulate(shard.num_rows for shard in shards))
         # NB: a cached method would keep the split alive; the cache belongs to the object.
-        self._open = lru_cache(maxsize=_NUM_OPEN_SHARDS)(self._open_verified)
+        self._open = lru_cache(maxsize=self.num_open_shards)(self._open_verified)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -113,7 +117,7 @@ class Split(Sequence[Item], Generic[Item]):
         """Return the metadata of an example of a shard."""
 
     @abstractmethod
-    def _open_shard(self, data: bytes) -> Any:  # Any: each format has its own
+    def _open_shard(self, data: memoryview) -> Any:  # Any: each format has its own
         """Prepare a shard's bytes for reading rows; the result has a length."""
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -124,27 +128,20 @@ class Split(Sequence[Item], Generic[Item]):
         return number, index - (self._ends[number - 1] if number else 0)
 
     def _open_verified(self, number: int) -> Any:
-        shard = self._shards[number]
-        data = self._dataset.read(shard.key)
-        if hashlib.sha256(data).hexdigest() != shard.sha256:
-            raise IntegrityError(
-                f"Dataset shard {self._dataset.uri_of(shard.key)} differs from its recorded sha256:"
-                " it was changed or damaged after it was written; ingest the source again into a"
-                " new store."
-            )
-        opened = self._open_shard(data)
+        shard = self.shards[number]
+        opened = self._open_shard(self.cache.open(shard))
         if len(opened) != shard.num_rows:
             raise IntegrityError(
-                f"Dataset shard {self._dataset.uri_of(shard.key)} holds {len(opened)} examples, not"
-                f" the recorded {shard.num_rows}."
+                f"Dataset shard {shard.key} holds {len(opened)} examples, not the recorded"
+                f" {shard.num_rows}."
             )
         return opened
 
 
 class _TarRows:
-    def __init__(self, data: bytes) -> None:
-        self._view = memoryview(data)
-        self._places = find_members(self._view)
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._places = find_members(view)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -155,6 +152,8 @@ class _TarRows:
 
 class ImageSplit(Split[EncodedImage]):
     """Images of one split."""
+
+    num_open_shards = 256
 
     def image(self, index: int, *, channels: Channels = 3) -> ImageExample:
         """Return a decoded example."""
@@ -186,12 +185,12 @@ class ImageSplit(Split[EncodedImage]):
         member: TarMember = self._open(shard)[row]
         return member.metadata
 
-    def _open_shard(self, data: bytes) -> _TarRows:
+    def _open_shard(self, data: memoryview) -> _TarRows:
         return _TarRows(data)
 
 
 class _ParquetRows:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -205,17 +204,44 @@ class _ParquetRows:
         return tuple(self._columns[name][row].as_py() for name in names)
 
 
-class TextSplit(Split[TextExample]):
+class _TableSplit(Split[Item]):
+    """Rows of Parquet shards."""
+
+    num_open_shards = 16
+    own_columns: tuple[str, ...] = ()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all rows as Arrow batches, in order."""
+        for number in range(len(self.shards)):
+            yield from self._open(number).table.to_batches()
+
+    def _read_metadata(self, shard: int, row: int) -> Mapping[str, Any]:
+        rows = self._open(shard)
+        names = [name for name in rows.table.column_names if name not in self.own_columns]
+        return dict(zip(names, rows.get(row, *names), strict=True))
+
+    def _open_shard(self, data: memoryview) -> _ParquetRows:
+        return _ParquetRows(data)
+
+
+class TableSplit(_TableSplit[Mapping[str, Any]]):
+    """Rows of one split of a table; an item is a row by column."""
+
+    def _read(self, shard: int, row: int) -> Mapping[str, Any]:
+        return self._read_metadata(shard, row)
+
+
+class TextSplit(_TableSplit[TextExample]):
     """Texts of one split."""
+
+    own_columns = ("text", "label")
 
     def texts(self) -> Iterator[TextExample]:
         """Yield all examples, in order."""
-        for number in range(len(self._shards)):
-            table = self._open(number).table
-            for batch in table.to_batches():
-                texts, labels = (batch.column(name).to_pylist() for name in ("text", "label"))
-                for text, label in zip(texts, labels, strict=True):
-                    yield TextExample(text, self._class_index[label])
+        for batch in self.batches():
+            texts, labels = (batch.column(name).to_pylist() for name in ("text", "label"))
+            for text, label in zip(texts, labels, strict=True):
+                yield TextExample(text, self._class_index[label])
 
     def __iter__(self) -> Iterator[TextExample]:
         return self.texts()
@@ -224,21 +250,13 @@ class TextSplit(Split[TextExample]):
         text, label = self._open(shard).get(row, "text", "label")
         return TextExample(text, self._class_index[label])
 
-    def _read_metadata(self, shard: int, row: int) -> Mapping[str, Any]:
-        rows = self._open(shard)
-        names = [name for name in rows.table.column_names if name not in ("text", "label")]
-        return dict(zip(names, rows.get(row, *names), strict=True))
-
-    def _open_shard(self, data: bytes) -> _ParquetRows:
-        return _ParquetRows(data)
-
 
 class Dataset:
     """A commit, opened for reading."""
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, *, cache: CacheConfig | None = None) -> None:
         self.commit = commit
-        self._dataset = dataset_of(commit.uri)
+        self._cache = ShardCache(dataset_of(commit.uri), cache)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -256,7 +274,7 @@ class Dataset:
         colors = self.commit.statistics[self.commit.manifest.kind]["color"]["most_common"]
         return 1 if colors.get("grey", 0) == self.commit.num_examples else 3
 
-    def split(self, name: str) -> Any:  # Any: ImageSplit or TextSplit, as the kind has it
+    def split(self, name: str) -> Any:  # Any: a Split, as the kind has it
         """Return a split: `train`, `validation` or `test`.
 
         Raises:
@@ -265,16 +283,33 @@ class Dataset:
         splits = self.commit.manifest.splits
         if name not in splits:
             raise InputError(f"No split {name!r}; the commit has {', '.join(splits)}.")
-        formats = {shard.format for shards in splits.values() for shard in shards}
-        read = ImageSplit if formats == {ShardFormat.TAR} else TextSplit
-        return read(self._dataset, splits[name], labels=self.labels)
+        return self.read_shards(splits[name])
+
+    def read_shards(self, shards: Sequence[Shard]) -> Any:  # Any: as for `split`
+        """Return some of the commit's shards as if they were a split."""
+        read: type[Split[Any]] = TableSplit
+        if KINDS[self.commit.manifest.kind].shard_format is ShardFormat.TAR:
+            read = ImageSplit
+        elif {"text", "label"} <= self.commit.manifest.schema.keys() and self.labels:
+            read = TextSplit
+        return read(self._cache, shards, labels=self.labels)
+
+    def stream(self, split: str, config: StreamConfig | None = None) -> StreamingDataset:
+        """Return a split for a `DataLoader` that reads front to back; see `StreamingDataset`."""
+        from kubeloop.datasets.streaming import StreamConfig, StreamingDataset
+
+        return StreamingDataset(self.split(split), config or StreamConfig())
 
 
-def open_dataset(uri: str) -> Dataset:
+def open_dataset(uri: str, *, cache: CacheConfig | None = None) -> Dataset:
     """Open a commit or snapshot by its URI.
+
+    Args:
+        uri: Its manifest's URI.
+        cache: Where shards of a remote store are kept on this machine.
 
     Raises:
         InputError: There is none.
         IntegrityError: Its manifest differs from the hash that names it.
     """
-    return Dataset(read_commit(uri))
+    return Dataset(read_commit(uri), cache=cache)
