@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from kubeloop.local.pipelines.placeholders import (
     resolve_text,
 )
 from kubeloop.local.pipelines.records import Artifact, Attempt, Task
+from kubeloop.local.pipelines.task_config import PodParts, find_input, forward
 from kubeloop.local.pipelines.values import JsonValue
 
 RUN_LABEL = "pipeline/runid"
@@ -185,12 +186,22 @@ def build_pod(
     Raises:
         InputError: The command names an input or output that has no value.
     """
+    scope = _build_scope(plan, build_executor_input(plan))
+    parts = PodParts(
+        env=[*_build_given_env(plan, scope), *settings.env],
+        resources=_build_resources(plan.container.resources, scope),
+        volumes=settings.volumes,
+        mounts=settings.mounts,
+    )
+    if name := find_input(plan.component):
+        value, parts = forward(plan.component, parts, kubernetes=plan.container.kubernetes)
+        plan = replace(plan, parameters={**plan.parameters, name: value})
     spec = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_PERIOD_SECONDS,
         "activeDeadlineSeconds": settings.active_deadline_seconds,
-        "containers": [_build_container(plan, attempt, settings)],
-        "volumes": settings.volumes,
+        "containers": [_build_container(plan, attempt, settings, parts)],
+        "volumes": parts.volumes,
     }
     return {
         "apiVersion": "v1",
@@ -212,7 +223,9 @@ def build_pod(
     }
 
 
-def _build_container(plan: Plan, attempt: Attempt, settings: PodSettings) -> Manifest:
+def _build_container(
+    plan: Plan, attempt: Attempt, settings: PodSettings, parts: PodParts
+) -> Manifest:
     scope = _build_scope(plan, build_executor_input(plan))
     return _present(
         {
@@ -221,9 +234,9 @@ def _build_container(plan: Plan, attempt: Attempt, settings: PodSettings) -> Man
             "imagePullPolicy": settings.image_pull_policy,
             "command": resolve_arguments(plan.container.command, scope),
             "args": resolve_arguments(plan.container.args, scope),
-            "env": [*_build_env(plan, attempt, scope), *settings.env],
-            "resources": _build_resources(plan.container.resources, scope),
-            "volumeMounts": settings.mounts,
+            "env": [*_build_own_env(plan, attempt), *parts.env],
+            "resources": parts.resources,
+            "volumeMounts": parts.mounts,
         }
     )
 
@@ -232,16 +245,18 @@ def _present(values: Manifest) -> Manifest:
     return {key: value for key, value in values.items() if value not in (None, "", [], {})}
 
 
-def _build_env(plan: Plan, attempt: Attempt, scope: Scope) -> list[Manifest]:
-    given = [
+def _build_given_env(plan: Plan, scope: Scope) -> list[Manifest]:
+    return [
         {"name": name, "value": resolve_text(value, scope)} for name, value in plan.container.env
     ]
+
+
+def _build_own_env(plan: Plan, attempt: Attempt) -> list[Manifest]:
     return [
         {"name": "KFP_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "KFP_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "KFP_RETRY_INDEX", "value": str(attempt.retry_index)},
         {"name": "KFP_RUN_ID", "value": plan.facts.get("pipeline_job_uuid", "")},
-        *given,
     ]
 
 

@@ -212,6 +212,8 @@ class Component:
     input_artifacts: Mapping[str, ArtifactSpec]
     output_parameters: Mapping[str, ParameterSpec]
     output_artifacts: Mapping[str, ArtifactSpec]
+    passthroughs: Mapping[str, bool] = field(default_factory=dict)
+    """Settings of its task that it takes as an input, and whether they are applied all the same."""
     dag: Dag | None = None
     executor: ContainerSpec | ImporterSpec | None = None
 

@@ -130,6 +130,10 @@ class _ComponentReader:
             input_artifacts=_parse_artifacts(inputs),
             output_parameters=_parse_parameters(outputs),
             output_artifacts=_parse_artifacts(outputs),
+            passthroughs={
+                item.text("field"): item.flag("applyToTask")
+                for item in node.elements("taskConfigPassthroughs")
+            },
             executor=self.executors.get(label),
         )
         return replace(component, dag=self._read_dag(dag, component)) if dag else component

@@ -30,6 +30,7 @@ class ParameterType(StrEnum):
     LIST = "LIST"
     STRUCT = "STRUCT"
     TASK_FINAL_STATUS = "TASK_FINAL_STATUS"
+    TASK_CONFIG = "TASK_CONFIG"
 
 
 _DESCRIPTIONS = {
@@ -40,6 +41,7 @@ _DESCRIPTIONS = {
     ParameterType.LIST: "a list",
     ParameterType.STRUCT: "an object",
     ParameterType.TASK_FINAL_STATUS: "a task's final status",
+    ParameterType.TASK_CONFIG: "a task's configuration",
 }
 
 
@@ -79,7 +81,7 @@ def is_of_type(value: JsonValue, kind: ParameterType) -> bool:
             return isinstance(value, int | float) and not isinstance(value, bool)
         case ParameterType.LIST:
             return isinstance(value, list)
-        case ParameterType.STRUCT | ParameterType.TASK_FINAL_STATUS:
+        case ParameterType.STRUCT | ParameterType.TASK_FINAL_STATUS | ParameterType.TASK_CONFIG:
             return isinstance(value, dict)
 
 

@@ -27,7 +27,7 @@ class Every(NamedTuple):
     types: str
 
 
-class Notes(dsl.Artifact):
+class Notes(dsl.Artifact):  # type: ignore[misc]  # kfp has no types
     """A type of a user's own."""
 
     schema_title = "google.Notes"
@@ -60,7 +60,7 @@ def optional(
     text: str = None,  # type: ignore[assignment]  # noqa: RUF013  # KFP's way of optional
     number: int = None,  # type: ignore[assignment]  # noqa: RUF013
     given: float = 0.25,
-    data: dsl.Input[dsl.Dataset] = None,  # type: ignore[assignment]
+    data: dsl.Input[dsl.Dataset] = None,
 ) -> str:
     return f"{required} {text} {number} {given} {data}"
 

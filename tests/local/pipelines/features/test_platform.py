@@ -206,3 +206,44 @@ def test_a_run_past_its_deadline_fails_and_ends_its_steps(runner: Any) -> None:
     assert view.state == "FAILED"
     assert view.error == "The run was active longer than its deadline of 1 s."
     assert not runner.stage.pod_names(phase="Running")
+
+
+@pytest.mark.skipif(not hasattr(dsl, "TaskConfig"), reason="this version of kfp has no TaskConfig")
+def test_a_step_takes_its_own_settings_instead_of_having_them(runner: Any, pod_of: Any) -> None:
+    field = getattr(dsl, "TaskConfigField", None)
+    passthrough = getattr(dsl, "TaskConfigPassthrough", None)
+    assert field is not None
+    assert passthrough is not None
+
+    def start_job(config: dsl.TaskConfig) -> dict:
+        return {
+            "resources": config.resources,
+            "env": config.env,
+            "node_selector": config.node_selector,
+            "volumes": config.volumes,
+        }
+
+    taken = [field.RESOURCES, passthrough(field=field.ENV, apply_to_task=True)]
+    make = dsl.component(
+        base_image="python:3.11",
+        install_kfp_package=False,
+        task_config_passthroughs=[*taken, field.KUBERNETES_NODE_SELECTOR],
+    )
+
+    @dsl.pipeline(name="passing-on")
+    def passing_on():
+        task = make(start_job)().set_env_variable("NAME", "value")
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(8)
+        kubernetes.add_node_selector(task, "disk", "ssd")
+
+    view = runner.run(passing_on)
+    assert view.state == "SUCCEEDED", view.error
+    assert view.output("start-job") == {
+        "resources": {"limits": {"nvidia.com/gpu": "8"}},
+        "env": [{"name": "NAME", "value": "value"}],
+        "node_selector": {"disk": "ssd"},
+        "volumes": None,
+    }
+    (container,) = pod_of(view, "start-job")["spec"]["containers"]
+    assert not container.get("resources")
+    assert {"name": "NAME", "value": "value"} in container["env"]
