@@ -18,8 +18,10 @@ from kubeloop.cli.lineage import print_tree, trace
 from kubeloop.cli.options import DEFAULT_STATE, Session, StateOption, console, require
 from kubeloop.cli.plane import ApiPortOption, GatewayPortOption, KfpPortOption, running
 from kubeloop.errors import PermanentError
+from kubeloop.pipelines.fast import read_fast_values
 from kubeloop.pipelines.lineage import LineageGraph
 from kubeloop.pipelines.metadata import TaskRecord
+from kubeloop.pipelines.packages import PipelinePackage
 from kubeloop.pipelines.runs import Run
 
 ENDPOINT = "digits"
@@ -64,6 +66,10 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="A few images and one epoch: that all works, not how well."),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write the results as JSON to this file.")
     ] = None,
@@ -80,6 +86,8 @@ def demo(
     Examples:
         kubeloop demo
 
+        kubeloop demo --fast
+
         kubeloop demo --report digits.json
     """
     from kubeloop.pipelines.packages import COMPILED, read_package
@@ -95,12 +103,7 @@ def demo(
         console.print(f"Digits as PNG files: {folder}", soft_wrap=True)
         client = session.connect_pipelines()
         package = read_package(COMPILED / "image_classification.yaml")
-        parameters = {
-            "dataset_source": str(folder),
-            "dataset_name": "digits",
-            "endpoint_name": ENDPOINT,
-            "min_accuracy": _MIN_ACCURACY,
-        }
+        parameters = choose_parameters(package, folder, fast=fast)
         final = execute(
             session,
             client,
@@ -108,7 +111,7 @@ def demo(
         )
         if code := report_outcome(final):
             raise typer.Exit(code)
-        collected = collect(session, final)
+        collected = collect(session, final, endpoint=str(parameters["endpoint_name"]))
         collected.seconds = {
             "control plane": up_seconds,
             **{t.name: t.seconds for t in final.tasks if t.seconds is not None and not t.is_group},
@@ -141,7 +144,19 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
-def collect(session: Session, run: Run) -> DemoReport:
+def choose_parameters(package: PipelinePackage, folder: Path, *, fast: bool) -> dict[str, Any]:
+    """What the demo runs the pipeline with."""
+    if fast:
+        return {**read_fast_values(package.spec), "dataset_source": str(folder)}
+    return {
+        "dataset_source": str(folder),
+        "dataset_name": "digits",
+        "endpoint_name": ENDPOINT,
+        "min_accuracy": _MIN_ACCURACY,
+    }
+
+
+def collect(session: Session, run: Run, *, endpoint: str) -> DemoReport:
     """Read the results from KFP's record of the run."""
     tasks = {task.name: task for task in session.connect_metadata().list_tasks(run.run_id)}
     evaluated, tuned = tasks["evaluate-model"], tasks["tune-hyperparameters"]
@@ -154,9 +169,9 @@ def collect(session: Session, run: Run) -> DemoReport:
         per_class=read_per_class(evaluated),
         trials=json.loads(Path(_uri(tuned, "trials")).read_text()),
         best_parameters=tuned.output_parameters["best_parameters"],
-        endpoint_url=find_endpoint(session, ENDPOINT).url,
+        endpoint_url=find_endpoint(session, endpoint).url,
         predictions=json.loads(Path(_uri(tasks["probe-endpoint"], "predictions")).read_text()),
-        lineage=trace(session, ENDPOINT),
+        lineage=trace(session, endpoint),
     )
 
 

@@ -16,6 +16,7 @@ def ingest_dataset(
     validation_fraction: float = 0.15,
     test_fraction: float = 0.15,
     max_corrupt_fraction: float = 0.0,
+    max_examples_per_class: int = 0,
     seed: int = 0,
     store: str = "",
 ) -> NamedTuple("Outputs", [("version_hash", str), ("num_examples", int), ("num_labels", int)]):  # type: ignore[valid-type]  # KFP reads the functional form
@@ -32,6 +33,7 @@ def ingest_dataset(
         validation_fraction: Share of every class held out to tune on, in (0, 1).
         test_fraction: Share of every class held out to judge by, in (0, 1).
         max_corrupt_fraction: Share of unreadable files above which the source is refused.
+        max_examples_per_class: Take only so many of each class, to try things out; 0: all.
         seed: Seed of the splits.
         store: URI of the dataset store; empty: below the pipeline root.
     """
@@ -53,6 +55,7 @@ def ingest_dataset(
                 seed=seed,
             ),
             max_corrupt_fraction=max_corrupt_fraction,
+            max_examples_per_class=max_examples_per_class,
             message=f"run {step.run_id}",
         )
         commit = ingest(config, on_progress=ProgressPrinter().ingest)

@@ -32,6 +32,7 @@ from kubeloop.datasets.commits import (
 from kubeloop.datasets.findings import MAX_LISTED, ScanLog
 from kubeloop.datasets.kinds import KINDS, DatasetKind, ScanOptions, sort_labels
 from kubeloop.datasets.packing import Cutter, SplitPacker, packers
+from kubeloop.datasets.sampling import ClassSampler
 from kubeloop.datasets.shards.base import DIGEST, LABEL, SPLIT, ShardFormat, ShardWriter
 from kubeloop.datasets.sources import Source, SourceLimits, open_source
 from kubeloop.datasets.splits import Dealer, SplitConfig
@@ -68,6 +69,8 @@ class IngestConfig:
     """What the source may ask of this machine."""
     max_corrupt_fraction: float = 0.0
     """Fraction of unreadable examples that is left out; more is an error. By default any is."""
+    max_examples_per_class: int = 0
+    """Take only so many distinct examples of each class, chosen by content and seed; 0: all."""
     shard_bytes: int = 32 << 20
     """Size that the shards of a big split have about."""
     message: str = ""
@@ -91,6 +94,11 @@ class IngestConfig:
             )
         if self.shard_bytes < 1:
             raise InputError(f"shard_bytes must be positive, not {self.shard_bytes!r}.")
+        if self.max_examples_per_class < 0:
+            raise InputError(
+                "max_examples_per_class must be 0 for all, or positive, not"
+                f" {self.max_examples_per_class!r}."
+            )
 
     def render_settings(self) -> dict[str, Any]:
         """Return the settings that shape a commit's content."""
@@ -99,6 +107,7 @@ class IngestConfig:
             "splits": asdict(self.splits),
             "scan": asdict(self.scan),
             "max_corrupt_fraction": self.max_corrupt_fraction,
+            "max_examples_per_class": self.max_examples_per_class,
             "shard_bytes": self.shard_bytes,
         }
 
@@ -162,9 +171,11 @@ class _Ingestion:
         known = self._recognise(recognition_key) if fingerprint and not self.config.full else None
         if known is not None:
             return self._advance(replace(known, is_new=False))
-        with _Spool.temporary() as spool:
+        with _Spool.temporary() as spool, _Spool.temporary() as chosen:
             log = ScanLog()
             scan = self._scan(spool, log)
+            if self.config.max_examples_per_class and self.kind.is_labelled:
+                scan, spool = self._sample(spool, scan, into=chosen), chosen
             shards = self._pack(spool, scan)
         if self.source.fingerprint() != fingerprint:
             raise InputError(
@@ -203,7 +214,7 @@ class _Ingestion:
         return replace(commit, record=record)
 
     def _scan(self, spool: _Spool, log: ScanLog) -> _Scan:
-        scan = _Scan(dealer=Dealer(self.config.splits))
+        scan = _Scan(self.config)
         for found in self.kind.scan(self.source, options=self.config.scan, log=log):
             rows = _reject_unlabelled(found, log) if self.kind.is_labelled else found
             scan.add(rows, self.kind)
@@ -218,6 +229,18 @@ class _Ingestion:
                 else f"The source {self.source.uri!r} has no examples."
             )
         return scan
+
+    def _sample(self, spool: _Spool, scan: _Scan, *, into: _Spool) -> _Scan:
+        """Copy the rows of the chosen examples; what is known is known of them alone."""
+        chosen = _Scan(self.config)
+        for rows in spool.read():
+            columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
+            mask = [scan.sampler.chooses(*pair) for pair in zip(*columns, strict=True)]
+            if any(mask):
+                part = rows.filter(mask)
+                chosen.add(part, self.kind)
+                into.add(part)
+        return chosen
 
     def _pack(self, spool: _Spool, scan: _Scan) -> dict[str, tuple[Shard, ...]]:
         """Write the shards; return them by split."""
@@ -284,8 +307,9 @@ def read_head(dataset: ObjectStore) -> str:
 class _Scan:
     """What is known of the examples after the first pass; bounded however many there are."""
 
-    def __init__(self, dealer: Dealer) -> None:
-        self.dealer = dealer
+    def __init__(self, config: IngestConfig) -> None:
+        self.dealer = Dealer(config.splits)
+        self.sampler = ClassSampler(config.max_examples_per_class, seed=config.splits.seed)
         self.num_rows = 0
         self.is_declared = False
         self._labels: set[str] = set()
@@ -299,6 +323,8 @@ class _Scan:
         labels = rows.column(LABEL).to_pylist()
         splits = rows.column(SPLIT).to_pylist()
         self.num_rows += rows.num_rows
+        if self.sampler.limit:
+            self.sampler.observe(labels, digests)
         self._labels.update(label for label in labels if label)
         if len(self._labels) > _MAX_LABELS:
             raise InputError(

@@ -23,6 +23,17 @@ SEARCH_SPACE = {
 HYPERPARAMETERS = {"architecture": "shufflenet_v2_x0_5"}
 """What it is given besides."""
 
+FAST = {
+    "dataset_name": "images-fast",
+    "endpoint_name": "image-classifier-fast",
+    "max_examples_per_class": 20,
+    "max_trials": 2,
+    "trial_epochs": 1,
+    "epochs": 1,
+    "min_accuracy": 0.0,
+}
+"""`kubeloop run --fast`: every step at work within seconds, beside the real data and endpoint."""
+
 
 @dsl.pipeline(
     name="image-classification",
@@ -42,9 +53,11 @@ def image_classification(
     epochs: int = 15,
     num_workers: int = 2,
     max_corrupt_fraction: float = 0.0,
+    max_examples_per_class: int = 0,
     num_probes: int = 10,
     service_account: str = "",
     seed: int = 0,
+    fast: dict = FAST,  # type: ignore[type-arg]  # noqa: ARG001  # read by `run --fast`
 ) -> None:
     """Run the whole loop.
 
@@ -62,14 +75,17 @@ def image_classification(
         epochs: Epochs of the training with the best hyperparameters.
         num_workers: Replicas of the training job.
         max_corrupt_fraction: Share of unreadable images above which the source is refused.
+        max_examples_per_class: Images taken of each class; 0: all.
         num_probes: Test images sent to the endpoint at the end.
         service_account: Whose credentials download the model; empty: the namespace's default.
         seed: Seed of splits, search and training.
+        fast: What `kubeloop run --fast` takes for these parameters; no step reads it.
     """
     ingest = ingest_dataset(
         source=dataset_source,
         name=dataset_name,
         max_corrupt_fraction=max_corrupt_fraction,
+        max_examples_per_class=max_examples_per_class,
         seed=seed,
     )
     # The path of a source says nothing about its content.
