@@ -84,7 +84,7 @@ class TaskType(StrEnum):
 
 
 class InputKind(StrEnum):
-    """How an input or output of a task came about (`IOType` of KFP after 2.17)."""
+    """How an input or output of a task came about (`IOType` of KFP after 2.17, in its order)."""
 
     COMPONENT_DEFAULT_INPUT = "COMPONENT_DEFAULT_INPUT"
     TASK_OUTPUT_INPUT = "TASK_OUTPUT_INPUT"
@@ -93,10 +93,10 @@ class InputKind(StrEnum):
     COLLECTED_INPUTS = "COLLECTED_INPUTS"
     ITERATOR_INPUT = "ITERATOR_INPUT"
     ITERATOR_INPUT_RAW = "ITERATOR_INPUT_RAW"
-    TASK_FINAL_STATUS_OUTPUT = "TASK_FINAL_STATUS_OUTPUT"
     ITERATOR_OUTPUT = "ITERATOR_OUTPUT"
-    ONE_OF_OUTPUT = "ONE_OF_OUTPUT"
     OUTPUT = "OUTPUT"
+    ONE_OF_OUTPUT = "ONE_OF_OUTPUT"
+    TASK_FINAL_STATUS_OUTPUT = "TASK_FINAL_STATUS_OUTPUT"
 
     @property
     def is_output(self) -> bool:

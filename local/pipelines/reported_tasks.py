@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from kubeloop.local.pipelines.messages import as_message, choice, optional_number, required, text
+from kubeloop.local.pipelines.nodes import listed
 from kubeloop.local.pipelines.records import (
     Attempt,
     InputKind,
@@ -152,7 +153,7 @@ class TaskReports:
 def _enter_state(task: Task, message: Mapping[str, Any], *, now: float) -> Task:
     """The task in the state that the message sets, which its history and times follow."""
     name = "state" if "state" in message else "status"
-    state = TaskState(choice(message, name, _STATES)) if name in message else task.state
+    state = _read_state(text(message, name), name) if name in message else task.state
     if task.state_history and state is task.state:
         return task
     change = StateChange(state=state, time=now, message=task.error)
@@ -164,6 +165,12 @@ def _enter_state(task: Task, message: Mapping[str, Any], *, now: float) -> Task:
         start_time=task.start_time or (now if has_started else 0.0),
         end_time=task.end_time or (now if state.is_done else 0.0),
     )
+
+
+def _read_state(written: str, name: str) -> TaskState:
+    if written not in _STATES:
+        raise invalid(f"{name} {written!r} is not one of {listed(_STATES)}.")
+    return TaskState(written)
 
 
 def _read_time(written: Any, name: str) -> float:

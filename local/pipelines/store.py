@@ -165,10 +165,12 @@ class Store:
         return [relation for relation in relations if relation.reported_by is not None]
 
     def find_cached(self, fingerprint: str, *, pipeline_name: str) -> list[Task]:
-        """Succeeded tasks with this fingerprint, newest first."""
+        """Succeeded tasks with this fingerprint, newest first, with all that they gave."""
         where = "fingerprint = ? AND pipeline_name = ? AND state = ?"
         values = (fingerprint, pipeline_name, records.TaskState.SUCCEEDED)
-        return self.tasks.select(Query(where=where, values=values, order="end_time DESC", limit=5))
+        return self.with_reports(
+            self.tasks.select(Query(where=where, values=values, order="end_time DESC", limit=5))
+        )
 
     def get_artifacts(self, identifiers: tuple[str, ...]) -> list[Artifact]:
         """Artifacts in the order asked for; those that do not exist are left out."""

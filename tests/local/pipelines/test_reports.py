@@ -60,9 +60,7 @@ def self_reporting(url: str, token: str, folder: str, data: dsl.Output[dsl.Datas
 
 @dsl.pipeline(name="reporting")
 def reporting(url: str, token: str, folder: str) -> str:
-    step = self_reporting(url=url, token=token, folder=folder)
-    step.set_caching_options(False)
-    return step.outputs["Output"]
+    return self_reporting(url=url, token=token, folder=folder).outputs["Output"]
 
 
 @dsl.pipeline(name="small")
@@ -145,6 +143,17 @@ def test_a_step_reports_an_artifact_of_its_own(runner: Any, tmp_path: Path) -> N
     details = runner.client.get_run(run.run_id).run_details.task_details
     outputs = next(task.outputs for task in details if task.display_name == "self-reporting")
     assert outputs["model"].artifact_ids == [model["artifact_id"]]
+
+    again = runner.run(
+        reporting, url=runner.stage.url, token="token-of-tests", folder=str(tmp_path)
+    )
+    assert again.states() == {"self-reporting": "CACHED"}
+    assert again.artifacts("self-reporting", "model") == [model]
+    (tmp_path / "model").write_text("other weights")
+    third = runner.run(
+        reporting, url=runner.stage.url, token="token-of-tests", folder=str(tmp_path)
+    )
+    assert third.states() == {"self-reporting": "SUCCEEDED"}
 
 
 def test_an_artifact_is_an_output_of_its_task(api: Api, tmp_path: Path) -> None:
@@ -320,6 +329,7 @@ def test_a_client_keeps_tasks_of_its_own(api: Api) -> None:
     assert changed["inputs"] == made["inputs"]
     assert changed["end_time"] >= changed["start_time"]
     assert api.get(f"tasks/{made['task_id']}") == changed
+    assert api.patch(f"tasks/{made['task_id']}", changed) == changed
     parent = api.get(f"tasks/{api.task['task_id']}")
     assert made["task_id"] in [child["task_id"] for child in parent["child_tasks"]]
     assert made["task_id"] in [task["task_id"] for task in api.get(f"runs/{api.run_id}")["tasks"]]

@@ -10,6 +10,7 @@ import pytest
 
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines.records import (
+    ArtifactTask,
     Attempt,
     InputKind,
     Origin,
@@ -123,3 +124,34 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(InputError, match="format 99"):
         Store(path)
+
+
+def test_what_was_told_during_an_earlier_attempt_is_left_out() -> None:
+    told = [
+        ArtifactTask(
+            id=f"at-{attempt}",
+            artifact_id=f"a-{attempt}",
+            run_id="r",
+            task_id="t",
+            type=InputKind.OUTPUT,
+            key="model",
+            producer_task_name="step",
+            producer_key="model",
+            reported_by=attempt,
+        )
+        for attempt in (1, 2)
+    ]
+    with Store(None) as store:
+        for relation in told:
+            store.artifact_tasks.put(relation)
+        (task,) = store.with_reports([TASK])
+    assert task.outputs.artifacts == {"model": ("a-2",)}
+    assert task.inputs == TASK.inputs
+
+
+def test_tasks_of_clients_are_not_the_engines() -> None:
+    with Store(None) as store:
+        store.tasks.put(TASK)
+        store.tasks.put(replace(TASK, task_id="own", is_reported=True))
+        assert [task.task_id for task in store.tasks_of("r")] == ["t"]
+        assert [task.task_id for task in store.all_tasks_of("r")] == ["t", "own"]
