@@ -56,7 +56,7 @@ class EventLogConfig:
     max_events: int = 10_000
     """Events a kind."""
 
-    max_bytes: int = 16 << 20
+    max_bytes: int = 4 << 20
     """Bytes of JSON a kind; the newest event is kept whatever its size."""
 
 

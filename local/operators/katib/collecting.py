@@ -92,15 +92,17 @@ class MetricsCollector:
             trial: The trial.
             has_succeeded: Whether its job has. A pod that is gone by then had done its work.
         """
-        known = self._followers.setdefault(trial["metadata"]["uid"], {})
         pods = await list_primary_pods(self._client, trial)
+        known = self._followers.setdefault(trial["metadata"]["uid"], {})
+        is_over = has_succeeded and not pods
+        present = {pod["metadata"]["uid"] for pod in pods}
+        if not is_over:
+            for uid in self._list_sources(trial, known) - present:
+                self._drop(trial, uid, known)
         for pod in pods:
             await self._look_at(trial, pod, known)
-        for uid in known.keys() - {pod["metadata"]["uid"] for pod in pods}:
-            if has_succeeded and not pods:
-                await self._advance(trial, uid, known[uid], is_final=True)
-            else:
-                self._drop(trial, uid, known)
+        for uid in known.keys() - present:
+            await self._advance(trial, uid, known[uid], is_final=True)
         followers = known.values()
         return Collection(
             is_final=all(map(is_terminal, pods)),
@@ -144,6 +146,10 @@ class MetricsCollector:
                 return
             known[uid] = follower
         await self._advance(trial, uid, follower, is_final=phase_of(pod) == "Succeeded")
+
+    def _list_sources(self, trial: Manifest, known: _Followers) -> set[str]:
+        """Pods that have reported; at the first look also those of an earlier control plane."""
+        return set(known) or self._store.list_sources(trial["metadata"]["name"])
 
     def _drop(self, trial: Manifest, uid: str, known: _Followers) -> None:
         """Let the reports of a pod go that has done its work in vain."""

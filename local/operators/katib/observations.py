@@ -124,6 +124,14 @@ class ObservationStore:
             for time, name, value in rows
         )
 
+    def list_sources(self, trial_name: str) -> set[str]:
+        """Where the trial's collected reports come from."""
+        rows = self._database.execute(
+            "SELECT DISTINCT source FROM observation_logs WHERE trial_name = ? AND source != ''",
+            (trial_name,),
+        )
+        return {source for (source,) in rows}
+
     def delete(self, trial_name: str) -> None:
         """Forget a trial."""
         with self._database:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kubeloop.katib.suggestion import SuggestionService
 from kubeloop.katib.suggestion.messages import (
     GetSuggestionsReply,
@@ -17,6 +19,7 @@ from kubeloop.local.api.resources import (
     TRIALS,
 )
 from kubeloop.local.client import Manifest
+from kubeloop.local.operators.conditions import conditions_of
 from kubeloop.testing.katib_lab import (
     Exit,
     Lab,
@@ -197,21 +200,32 @@ def test_settings_that_the_algorithm_refuses_fail_suggestion_and_experiment(
     play(print_accuracy, scenario, folder=tmp_path)
 
 
-def test_an_exhausted_grid_fails_the_experiment_with_the_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_parallel", "num_choices"), [(2, 2), (2, 3), (4, 3), (1, 1)])
+def test_an_exhausted_search_ends_the_experiment_well(
+    num_parallel: int, num_choices: int, tmp_path: Path
+) -> None:
     async def scenario(lab: Lab) -> None:
-        space = {"list": ["0.02", "0.03"]}
+        space = {"list": ["0.02", "0.03", "0.04"][:num_choices]}
         parameter = {"name": "learning_rate", "parameterType": "discrete", "feasibleSpace": space}
         await lab.submit(
             build_experiment(
-                algorithm={"algorithmName": "grid"}, parameters=[parameter], maxTrialCount=None
+                algorithm={"algorithmName": "grid"},
+                parameters=[parameter],
+                maxTrialCount=None,
+                parallelTrialCount=num_parallel,
             )
         )
-        await lab.wait_for("Failed")
+        experiment = await lab.wait_for("Succeeded", reason="ExperimentSuggestionEndReached")
 
-        message = (await lab.condition(SUGGESTIONS))["message"]
-        assert (
-            message == "Request failed: the grid has 2 combinations and all of them were suggested"
+        assert experiment["status"]["conditions"][-1]["message"] == (
+            "Experiment has succeeded because suggestion service has reached the end"
         )
+        assert experiment["status"]["trialsSucceeded"] == num_choices
+        suggestion = await lab.get(SUGGESTIONS)
+        assert suggestion["status"]["suggestionCount"] == num_choices
+        end = conditions_of(suggestion)[-1]
+        assert (end["type"], end["reason"]) == ("Succeeded", "SuggestionEndReached")
+        assert f"the grid has {num_choices} combinations" in end["message"]
 
     play(print_accuracy, scenario, folder=tmp_path)
 
