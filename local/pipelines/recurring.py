@@ -52,21 +52,20 @@ class RecurringRuns:
         """Start runs until cancelled."""
         while True:
             self._changed.clear()
-            wait_seconds = _RETRY_WAIT_SECONDS
-            try:
-                wait_seconds = self.reconcile()
-            except Exception:  # what is wrong with one must not stop the runs of all
-                logger.exception("recurring runs wait")
+            wait_seconds = self.reconcile()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), timeout=wait_seconds)
 
     def reconcile(self) -> float:
         """Start what is due; answers after how many seconds to look again."""
         enabled = Query(where="enabled = ?", values=(True,), order="created_at, rowid")
-        waits = [
-            self._advance(recurring) for recurring in self._store.recurring_runs.select(enabled)
-        ]
-        return min(waits, default=_LONGEST_WAIT_SECONDS)
+        wait_seconds = _LONGEST_WAIT_SECONDS
+        for recurring in self._store.recurring_runs.select(enabled):
+            try:
+                wait_seconds = min(wait_seconds, self._advance(recurring))
+            except Exception:  # what is wrong with one must not stop the runs of all
+                logger.exception("recurring run waits", extra={"uid": recurring.recurring_run_id})
+        return wait_seconds
 
     def _advance(self, recurring: RecurringRun) -> float:
         """Start the runs of one recurring run that are due now, as far as its limit allows."""
