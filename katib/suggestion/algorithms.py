@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubeloop.katib.suggestion.asha import AshaSearch
+from kubeloop.katib.suggestion.bayesian import BayesianSearch
 from kubeloop.katib.suggestion.cma_es import CmaEsSearch
 from kubeloop.katib.suggestion.grid import GridSearch
 from kubeloop.katib.suggestion.hyperband import HyperbandSearch
@@ -17,5 +18,6 @@ ALGORITHMS.register("sobol", SobolSearch)
 ALGORITHMS.register("tpe", TpeSearch)
 ALGORITHMS.register("multivariate-tpe", MultivariateTpeSearch)
 ALGORITHMS.register("cmaes", CmaEsSearch)
+ALGORITHMS.register("bayesianoptimization", BayesianSearch)
 ALGORITHMS.register("hyperband", HyperbandSearch)
 ALGORITHMS.register("asha", AshaSearch)

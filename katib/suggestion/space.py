@@ -92,6 +92,11 @@ class Choice(Dimension):
         if not self._choices:
             raise InvalidSettingsError(f"parameter {name} needs a list of values")
 
+    @property
+    def num_choices(self) -> int:
+        """How many texts are listed."""
+        return len(self._choices)
+
     def from_unit(self, position: float) -> str:
         return self._choices[_index(position, len(self._choices))]
 

@@ -90,7 +90,10 @@ class TpeSearch(ParzenSearch):
     )
 
     def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:
-        options: Options = {"n_startup_trials": _count_startup_trials(spec)}
+        options: Options = {
+            "multivariate": False,
+            "n_startup_trials": _count_startup_trials(spec),
+        }
         if settings.has("n_EI_candidates"):
             options["n_ei_candidates"] = settings.integer("n_EI_candidates")
         if settings.has("prior_weight"):
