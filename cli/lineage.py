@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -117,6 +118,8 @@ def lineage(
         print_tree(graph)
     else:
         write(render(graph, output), save)
+    if verify and not print_checks(graph):
+        raise typer.Exit(1)
 
 
 def write(text: str, file: Path | None) -> None:
@@ -142,6 +145,26 @@ def render(graph: LineageGraph, output: LineageOutput) -> str:
     if output is LineageOutput.JSON:
         return json.dumps(graph.to_json(), indent=2, default=str)
     return render_tree(graph)
+
+
+def print_checks(graph: LineageGraph) -> bool:
+    """Verify everything, say on standard error what came of it; answers whether all is as it was."""
+    from kubeloop.pipelines.lineage.text import name_of
+    from kubeloop.pipelines.lineage.verification import Check, Outcome, verify
+
+    styles = {Outcome.INTACT: "green", Outcome.CHANGED: "red", Outcome.UNCHECKED: "yellow"}
+
+    def show(check: Check) -> None:
+        what = f"  {check.node.kind.replace('_', ' ')} {name_of(check.node)}"
+        reason = f": {check.reason}" if check.reason else ""
+        errors.print(
+            Text.assemble((check.outcome, styles[check.outcome]), what, reason), soft_wrap=True
+        )
+
+    checks = verify(graph, on_check=show)
+    counts = Counter(check.outcome for check in checks)
+    errors.print(", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome))
+    return not counts[Outcome.CHANGED]
 
 
 def print_tree(graph: LineageGraph) -> None:

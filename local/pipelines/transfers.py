@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from kubeloop.digests import digest_path
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines.executor import Plan
 from kubeloop.local.pipelines.object_stores import (
@@ -16,7 +17,7 @@ from kubeloop.local.pipelines.object_stores import (
     ObjectStores,
     parse_location,
 )
-from kubeloop.local.pipelines.outputs import Outputs, digest_path
+from kubeloop.local.pipelines.outputs import Outputs
 from kubeloop.local.pipelines.tree import Node
 
 

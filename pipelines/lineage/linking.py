@@ -17,6 +17,7 @@ from kubeloop.pipelines.lineage.records import Records
 from kubeloop.pipelines.lineage.web import Web
 from kubeloop.pipelines.metadata import Artifact, TaskRecord
 
+_LOGS = "executor-logs"
 _MAX_SAME_PLACE = 50
 """Other records at one URI that are looked at: a nightly ingest of unchanged data makes many."""
 
@@ -111,7 +112,7 @@ class Linker:
     def read_outputs(self, keys: Sequence[str]) -> None:
         """Link tasks to what they gave, and searches to the models that took their best trial."""
         for task in [self._tasks[key] for key in keys if key in self._tasks]:
-            for artifact in (a for given in task.output_artifacts.values() for a in given):
+            for artifact in _products(task):
                 self._link_made(task, artifact)
                 trial = artifact.metadata.get(TrialsKey.TRIAL)
                 for other, model in self._outputs_of(task.run_id):
@@ -208,6 +209,16 @@ class Linker:
             return []
         self._records.read_uses(other.artifact_id for other in others)
         return others
+
+
+def _products(task: TaskRecord) -> list[Artifact]:
+    """What a task gave; what it printed, which KFP keeps as an artifact too, is none of it."""
+    return [
+        artifact
+        for key, given in task.output_artifacts.items()
+        if not key.startswith(_LOGS)
+        for artifact in given
+    ]
 
 
 def _agree(digest: str, other: str) -> bool:

@@ -86,6 +86,21 @@ def _find_roots(graph: LineageGraph, links: dict[str, list[str]]) -> list[str]:
     return [graph.target.key, *([key for key in inside if key not in reached] or inside)]
 
 
+def render_tree(graph: LineageGraph) -> str:
+    """Render the tree as plain text."""
+    lines: list[str] = []
+    for line in build_tree(graph):
+        node = line.node
+        seen = "  (see above)" if line.is_repeated else ""
+        lines.append(f"{line.branch}{node.kind.replace('_', ' ')}  {label_of(node)}{seen}")
+        facts = () if line.is_repeated else (node.uri, node.digest, node.note)
+        lines += [f"{line.indent}{fact}" for fact in facts if fact]
+    lines.append(summarize(graph))
+    if graph.cut:
+        lines.append(f"Not all: {graph.cut}.")
+    return "\n".join(lines)
+
+
 def render_mermaid(graph: LineageGraph) -> str:
     """Render a Mermaid flowchart, causes left of their effects."""
     graph = graph.without(LineageKind.RUN)
@@ -105,7 +120,7 @@ def render_mermaid(graph: LineageGraph) -> str:
         for kind, colour in COLOURS.items()
         if kind in used
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _escape(text: str) -> str:

@@ -261,7 +261,9 @@ class MlmdMetadata(MetadataSource):
             for execution in executions
         ]
 
-    def _list(self, method: str, field: str, *, filter_query: str = "", **request: Any) -> Any:
+    def _list(
+        self, method: str, field: str, *, filter_query: str = "", **request: Any
+    ) -> Iterator[Message]:
         options = message("ListOperationOptions")(max_result_size=_PAGE_SIZE)
         if filter_query:
             options.filter_query = filter_query

@@ -95,7 +95,7 @@ def test_endpoint_leads_back_to_the_source_with_digests() -> None:
         ("default/train-1", "trained", f"{1:064x}"),
         (f"{1:064x}", "served by", "default/digits"),
     }
-    digests = {node.kind: node.digest for node in graph.nodes.values() if node.digest}
+    digests = {str(node.kind): node.digest for node in graph.nodes.values() if node.digest}
     assert digests["model"] == f"sha256:{1:064x}"
     assert digests["dataset"] == f"sha256:{VERSION}"
     assert digests["source"] == f"sha256:{'f' * 64}"
