@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +38,8 @@ _KUBELET = KubeletConfig(
 class PipelinesStage:
     """A Kubernetes API, something that runs Pods, and the pipelines part on top."""
 
-    def __init__(
-        self, folder: Path, *, max_active_pods: int, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, folder: Path, *, max_active_pods: int) -> None:
         self.folder = folder
-        self._clock = clock
         self.pipeline_root = folder / "artifacts"
         self._max_active_pods = max_active_pods
         self._loop = asyncio.new_event_loop()
@@ -115,7 +111,6 @@ class PipelinesStage:
             token=TOKEN,
             store_path=self.folder / "pipelines.db",
             max_active_pods=self._max_active_pods,
-            clock=self._clock,
         )
         async with Pipelines(self.client, config) as pipelines:
             listener = bind(0, what="KFP API", option="--kfp-port")
@@ -161,11 +156,9 @@ async def _cancel(task: asyncio.Task[None] | None) -> None:
 
 
 @contextmanager
-def running_pipelines(
-    folder: Path, *, max_active_pods: int = 64, clock: Callable[[], float] = time.time
-) -> Iterator[PipelinesStage]:
+def running_pipelines(folder: Path, *, max_active_pods: int = 64) -> Iterator[PipelinesStage]:
     """A stage in a thread of its own, ready to be called."""
-    stage = PipelinesStage(folder, max_active_pods=max_active_pods, clock=clock)
+    stage = PipelinesStage(folder, max_active_pods=max_active_pods)
     failures: list[BaseException] = []
     thread = threading.Thread(target=_guarded(stage.run_in_thread, failures), daemon=True)
     thread.start()

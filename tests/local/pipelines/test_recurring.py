@@ -276,6 +276,23 @@ def test_a_run_that_cannot_be_made_is_named_and_made_later(tmp_path: Path) -> No
     _run(scenario())
 
 
+def test_one_that_is_broken_does_not_stop_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with _open(tmp_path) as lab:
+            broken, sound = await lab.create(), await lab.create()
+            with closing(Store(tmp_path / "pipelines.db")) as store:
+                record = store.recurring_runs.get(broken)
+                assert record is not None
+                store.recurring_runs.put(replace(record, trigger={"weekly": {}}))
+            lab.look(after=60)
+            assert [run["recurring_run_id"] for run in await lab.runs()] == [sound]
+
+    _run(scenario())
+    assert "recurring run waits" in caplog.text
+
+
 def test_archiving_the_experiment_stops_its_recurring_runs(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with _open(tmp_path) as lab:
