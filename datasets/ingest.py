@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.commits import (
     Commit,
@@ -30,10 +30,11 @@ from kubeloop.datasets.commits import (
     read_commit,
 )
 from kubeloop.datasets.findings import MAX_LISTED, ScanLog
+from kubeloop.datasets.history import mark_latest, read_head
 from kubeloop.datasets.kinds import KINDS, DatasetKind, ScanOptions, sort_labels
-from kubeloop.datasets.packing import Cutter, SplitPacker, packers
+from kubeloop.datasets.packing import Packing, packers
 from kubeloop.datasets.sampling import ClassSampler
-from kubeloop.datasets.shards.base import DIGEST, LABEL, SPLIT, ShardFormat, ShardWriter
+from kubeloop.datasets.shards.base import DIGEST, LABEL, SPLIT
 from kubeloop.datasets.sources import Source, SourceLimits, open_source
 from kubeloop.datasets.splits import Dealer, SplitConfig
 from kubeloop.datasets.stores import ObjectStore, open_store
@@ -46,7 +47,6 @@ _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 _MAX_NAMED = 10
 _MAX_LABELS = 100_000
 _SAMPLE_SIZE = 10
-_HEAD = "head.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +170,9 @@ class _Ingestion:
         recognition_key = self._recognition_key(fingerprint)
         known = self._recognise(recognition_key) if fingerprint and not self.config.full else None
         if known is not None:
-            return self._advance(replace(known, is_new=False))
+            return mark_latest(
+                self.dataset, replace(known, is_new=False), source_uri=self.source.uri
+            )
         with _Spool.temporary() as spool, _Spool.temporary() as chosen:
             log = ScanLog()
             scan = self._scan(spool, log)
@@ -192,7 +194,7 @@ class _Ingestion:
         commit = publish(self.dataset, manifest, self._record(scan, log, started_at))
         if fingerprint:
             self.dataset.write(recognition_key, _render({"version_hash": commit.version_hash}))
-        return self._advance(commit)
+        return mark_latest(self.dataset, commit, source_uri=self.source.uri)
 
     def _recognition_key(self, fingerprint: str) -> str:
         state = {"fingerprint": fingerprint, "settings": self.config.render_settings()}
@@ -205,13 +207,6 @@ class _Ingestion:
         version_hash = json.loads(self.dataset.read(recognition_key))["version_hash"]
         key = f"commits/{version_hash}.json"
         return read_commit(self.dataset.uri_of(key)) if self.dataset.exists(key) else None
-
-    def _advance(self, commit: Commit) -> Commit:
-        """Make a commit the newest."""
-        if read_head(self.dataset) != commit.version_hash:
-            self.dataset.write(_HEAD, _render({"version_hash": commit.version_hash}))
-        record = replace(commit.record, source_uri=self.source.uri)
-        return replace(commit, record=record)
 
     def _scan(self, spool: _Spool, log: ScanLog) -> _Scan:
         scan = _Scan(self.config)
@@ -245,7 +240,13 @@ class _Ingestion:
     def _pack(self, spool: _Spool, scan: _Scan) -> dict[str, tuple[Shard, ...]]:
         """Write the shards; return them by split."""
         done = 0
-        with packers(self._make_packer) as by_split:
+        packing = Packing(
+            self.dataset,
+            kind=self.kind,
+            source=self.source,
+            shard_bytes=self.config.shard_bytes,
+        )
+        with packers(packing.open_packer) as by_split:
             for rows in spool.read():
                 for split, part in _deal(rows, scan.dealer):
                     by_split[split].add(part)
@@ -257,29 +258,6 @@ class _Ingestion:
             for split in dict.fromkeys(names)
             if split in by_split or not scan.is_declared
         }
-
-    def _make_packer(self) -> SplitPacker:
-        is_tar = self.kind.shard_format is ShardFormat.TAR
-        return SplitPacker(
-            self.dataset,
-            shard_format=self.kind.shard_format,
-            cutter=Cutter(shard_bytes=self.config.shard_bytes, at_labels=is_tar),
-            open_writer=self._open_writer,
-        )
-
-    def _open_writer(self, file: BinaryIO) -> ShardWriter:
-        if self.kind.shard_format is ShardFormat.TAR:
-            from kubeloop.datasets.shards.tar import TarShardWriter
-
-            return TarShardWriter(
-                file,
-                describe=self.kind.describe,
-                read=lambda row: self.kind.read_example(self.source, row),
-                described=self.kind.described_columns,
-            )
-        from kubeloop.datasets.shards.parquet import ParquetShardWriter
-
-        return ParquetShardWriter(file, describe=self.kind.describe)
 
     def _record(self, scan: _Scan, log: ScanLog, created_at: datetime) -> Record:
         return Record(
@@ -295,13 +273,6 @@ class _Ingestion:
             num_rejected=log.num_corrupt + log.num_ignored,
             rejected=(*log.corrupt, *log.ignored)[:MAX_LISTED],
         )
-
-
-def read_head(dataset: ObjectStore) -> str:
-    """Return the version hash of the newest commit, or '' where there is none."""
-    if not dataset.exists(_HEAD):
-        return ""
-    return str(json.loads(dataset.read(_HEAD))["version_hash"])
 
 
 class _Scan:

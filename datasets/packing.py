@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kubeloop.datasets.commits import Shard
+from kubeloop.datasets.kinds.base import DatasetKind
 from kubeloop.datasets.shards.base import DIGEST, LABEL, SIZE, ShardFormat, ShardWriter
+from kubeloop.datasets.sources.base import Source
 from kubeloop.datasets.stores import ObjectStore
 
 if TYPE_CHECKING:
@@ -194,6 +196,49 @@ class _HashingFile(RawIOBase):
         self._num_bytes += count
         self._file.write(data)
         return count
+
+
+class Packing:
+    """How the scanned rows of a kind become shards of a dataset.
+
+    Args:
+        dataset: The dataset's folder in the store.
+        kind: The kind that scanned them.
+        source: Where the examples that are files are read from.
+        shard_bytes: Size that the shards of a big split have about.
+    """
+
+    def __init__(
+        self, dataset: ObjectStore, *, kind: DatasetKind, source: Source, shard_bytes: int
+    ) -> None:
+        self._dataset = dataset
+        self._kind = kind
+        self._source = source
+        self._shard_bytes = shard_bytes
+
+    def open_packer(self) -> SplitPacker:
+        """Open a packer for one split."""
+        is_tar = self._kind.shard_format is ShardFormat.TAR
+        return SplitPacker(
+            self._dataset,
+            shard_format=self._kind.shard_format,
+            cutter=Cutter(shard_bytes=self._shard_bytes, at_labels=is_tar),
+            open_writer=self._open_writer,
+        )
+
+    def _open_writer(self, file: BinaryIO) -> ShardWriter:
+        if self._kind.shard_format is ShardFormat.TAR:
+            from kubeloop.datasets.shards.tar import TarShardWriter
+
+            return TarShardWriter(
+                file,
+                describe=self._kind.describe,
+                read=lambda row: self._kind.read_example(self._source, row),
+                described=self._kind.described_columns,
+            )
+        from kubeloop.datasets.shards.parquet import ParquetShardWriter
+
+        return ParquetShardWriter(file, describe=self._kind.describe)
 
 
 @contextmanager

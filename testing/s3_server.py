@@ -1,143 +1,143 @@
-"""A small S3 on loopback: enough of the protocol for the minio client, without signatures."""
+"""A real S3 server process on loopback (moto's), and a proxy that makes it fail on purpose."""
 
 from __future__ import annotations
 
-import hashlib
+import http.client
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from urllib.parse import urlsplit
 
-_NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
-_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
+from minio import Minio
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, bucket: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.bucket = bucket
-        self.objects: dict[str, bytes] = {}
-        self.uploads: dict[str, dict[int, bytes]] = {}
+ACCESS_KEY, SECRET_KEY = "key", "secret"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
-
-    def _request(self) -> tuple[str, str, dict[str, str]]:
-        parts = urlsplit(self.path)
-        bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
-        query = {
-            name: values[0]
-            for name, values in parse_qs(parts.query, keep_blank_values=True).items()
-        }
-        return bucket, key, query
-
-    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Last-Modified": _DATE, **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _refuse(self, code: str) -> None:
-        self._answer(404, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode())
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", "0")))
-
-    def do_GET(self) -> None:
-        """Read an object, list a bucket, or tell its region."""
-        bucket, key, query = self._request()
-        if bucket != self.server.bucket:
-            self._refuse("NoSuchBucket")
-        elif "location" in query:
-            self._answer(200, f"<LocationConstraint {_NAMESPACE}/>".encode())
-        elif not key:
-            self._list(query.get("prefix", ""))
-        elif key not in self.server.objects:
-            self._refuse("NoSuchKey")
-        else:
-            data = self.server.objects[key]
-            self._answer(200, data, ETag=_etag(data))
-
-    do_HEAD = do_GET  # noqa: N815 - the base class's name
-
-    def _list(self, prefix: str) -> None:
-        keys = sorted(key for key in self.server.objects if key.startswith(prefix))
-        entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z"
-            f"</LastModified><ETag>{escape(_etag(self.server.objects[key]))}</ETag>"
-            f"<Size>{len(self.server.objects[key])}</Size></Contents>"
-            for key in keys
-        )
-        self._answer(
-            200,
-            f"<ListBucketResult {_NAMESPACE}><Name>{self.server.bucket}</Name>"
-            f"<IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode(),
-        )
-
-    def do_PUT(self) -> None:
-        """Write an object or a part of one."""
-        bucket, key, query = self._request()
-        data = self._body()
-        if bucket != self.server.bucket:
-            self._refuse("NoSuchBucket")
-            return
-        if "uploadId" in query:
-            self.server.uploads[query["uploadId"]][int(query["partNumber"])] = data
-        else:
-            self.server.objects[key] = data
-        self._answer(200, ETag=_etag(data))
-
-    def do_POST(self) -> None:
-        """Begin or complete an object of several parts."""
-        _, key, query = self._request()
-        self._body()
-        if "uploads" in query:
-            upload = f"upload-{len(self.server.uploads)}"
-            self.server.uploads[upload] = {}
-            tag, content = "InitiateMultipartUploadResult", f"<UploadId>{upload}</UploadId>"
-        else:
-            parts = self.server.uploads.pop(query["uploadId"])
-            self.server.objects[key] = b"".join(parts[number] for number in sorted(parts))
-            tag, content = "CompleteMultipartUploadResult", "<ETag>x</ETag>"
-        body = f"<{tag} {_NAMESPACE}><Key>{escape(key)}</Key>{content}</{tag}>"
-        self._answer(200, body.encode())
-
-    def do_DELETE(self) -> None:
-        """Remove an object."""
-        _, key, _ = self._request()
-        self.server.objects.pop(key, None)
-        self._answer(204)
+@contextmanager
+def s3_process() -> Iterator[str]:
+    """Run an S3 server without buckets; yields its URL."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(  # noqa: S603 - our own arguments
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield _read_url(process)
+        finally:
+            process.terminate()
 
 
-def _etag(data: bytes) -> str:
-    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+def _read_url(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"http://[0-9.]+:[0-9]+", line):
+            # NB: a pipe that nobody reads fills up, and the server would stop.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return found[0]
+    raise RuntimeError("moto's server did not start: " + "".join(said))
+
+
+def make_bucket(url: str, bucket: str) -> None:
+    """Make a bucket on a server."""
+    address = url.removeprefix("http://")
+    client = Minio(
+        address, access_key=ACCESS_KEY, secret_key=SECRET_KEY, secure=False, region="us-east-1"
+    )
+    client.make_bucket(bucket)
 
 
 @contextmanager
 def s3_server(bucket: str) -> Iterator[str]:
-    """Serve one empty bucket for the time of the context.
+    """Run an S3 server with one bucket; yields its URL."""
+    with s3_process() as url:
+        make_bucket(url, bucket)
+        yield url
 
-    Yields:
-        The endpoint, as `http://127.0.0.1:PORT`.
-    """
-    with _Server(bucket) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What happens to a request instead of, or after, being passed on."""
+
+    status: int = 0
+    """Answer this status without asking the server."""
+    code: str = "InternalError"
+    """S3's code in the answer."""
+    cut_after_bytes: int = -1
+    """Break the connection after so many bytes of the body."""
+
+
+Faults = Callable[[str, str, int], Fault | None]
+"""From method, path and the number of requests so far to a fault."""
+
+
+@contextmanager
+def failing_proxy(url: str, faults: Faults) -> Iterator[str]:
+    """Pass requests on to a server, except where `faults` says otherwise; yields the URL."""
+    server = _ProxyServer(url, faults)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _ProxyServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, url: str, faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        self.target = urlsplit(url)
+        self.faults = faults
+        self.num_requests = 0
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    server: _ProxyServer
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        fault = self.server.faults(self.command, self.path, self.server.num_requests)
+        self.server.num_requests += 1
+        if fault is not None and fault.status:
+            text = f"<Error><Code>{fault.code}</Code><Message>{fault.code}</Message></Error>"
+            self._answer(fault.status, [("Content-Type", "application/xml")], text.encode())
+            return
+        connection = http.client.HTTPConnection(
+            self.server.target.hostname or "", self.server.target.port, timeout=30
+        )
+        connection.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        cut = fault.cut_after_bytes if fault is not None else -1
+        self._answer(answer.status, answer.getheaders(), data, cut=cut)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int = -1
+    ) -> None:
+        self.send_response(status)
+        length = str(len(body))
+        for name, value in headers:
+            if name.lower() == "content-length":
+                length = value
+            elif name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body if cut < 0 else body[:cut])
+        self.close_connection = True

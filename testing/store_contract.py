@@ -10,7 +10,8 @@ import pytest
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
 
-_BIG = 6 << 20
+_BIG = 20 << 20
+"""More than one part of an upload."""
 
 
 class StoreContract:
@@ -62,6 +63,31 @@ class StoreContract:
         assert list(store.list("b")) == ["b/10", "b/2"]
         assert list(store.list()) == ["a", "b/10", "b/2", "bb/1"]
         assert list(store.list("nothing")) == []
+
+    def test_folders_are_listed_in_order(self, store: ObjectStore) -> None:
+        for key in ("b/2", "b/deep/1", "a/1", "c"):
+            store.write(key, b"x")
+
+        assert list(store.list_folders()) == ["a", "b"]
+        assert list(store.list_folders("b")) == ["deep"]
+        assert list(store.list_folders("nothing")) == []
+
+    def test_the_size_of_an_object_is_known(self, store: ObjectStore) -> None:
+        store.write("a", b"12345")
+
+        assert store.size("a") == 5
+        with pytest.raises(InputError, match="there is none"):
+            store.size("missing")
+
+    def test_a_staged_file_is_adopted(self, store: ObjectStore) -> None:
+        staged = store.staging_folder() / ".staging-file"
+        staged.write_bytes(b"data")
+        assert list(store.list()) == []
+
+        store.adopt("folder/a", staged)
+
+        assert store.read("folder/a") == b"data"
+        assert not staged.exists()
 
     @pytest.mark.parametrize("num_bytes", [0, 10, _BIG])
     def test_files_go_up_and_come_down_unchanged(

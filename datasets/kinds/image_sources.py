@@ -94,9 +94,8 @@ def _find_in_tables(source: Source, *, options: ScanOptions, log: ScanLog) -> It
             metadata = {name: row[name] for name in columns.others}
             image = row[columns.image]
             if isinstance(image, Mapping) and image.get("bytes") is not None:
-                path = f"{table.path}/{place}/{PurePosixPath(image.get('path') or '').name}"
                 yield FoundImage(
-                    path=path.rstrip("/"),
+                    path=image.get("path") or f"{table.path}/{place}",
                     label=label,
                     split=split,
                     data=image["bytes"],

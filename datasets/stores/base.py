@@ -75,6 +75,14 @@ class ObjectStore(ABC):
         """Yield the keys below a folder prefix ('' for all), sorted."""
 
     @abstractmethod
+    def list_folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders right below a folder prefix, sorted."""
+
+    @abstractmethod
+    def size(self, key: str) -> int:
+        """Return an object's size in bytes."""
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object."""
 

@@ -84,6 +84,17 @@ class FileStore(ObjectStore):
         )
         yield from sorted(keys)
 
+    def list_folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders right below a folder prefix, sorted."""
+        folder = self.path_of(prefix) if prefix else self.root
+        if folder.is_dir():
+            yield from sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+    def size(self, key: str) -> int:
+        """Return an object's size in bytes."""
+        with _file_errors("look up", self.uri_of(key)):
+            return self.path_of(key).stat().st_size
+
     def delete(self, key: str) -> None:
         """Remove an object."""
         with _file_errors("delete", self.uri_of(key)):

@@ -131,6 +131,24 @@ class S3Store(ObjectStore):
             skip = len(self._prefix) + 1 if self._prefix else 0
             yield from sorted(str(entry.object_name)[skip:] for entry in objects)
 
+    def list_folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders right below a folder prefix, sorted."""
+        start = "/".join(part for part in (self._prefix, prefix) if part)
+        start = f"{start}/" if start else ""
+        with s3_errors("list", f"{self.uri}/{prefix}"):
+            entries = self._client.list_objects(self._bucket, prefix=start)
+            names = {
+                str(entry.object_name)[len(start) :].rstrip("/")
+                for entry in entries
+                if entry.is_dir
+            }
+        yield from sorted(names)
+
+    def size(self, key: str) -> int:
+        """Return an object's size in bytes."""
+        with s3_errors("look up", self.uri_of(key)):
+            return int(self._client.stat_object(self._bucket, self._name(key)).size or 0)
+
     def delete(self, key: str) -> None:
         """Remove an object."""
         with s3_errors("delete", self.uri_of(key)):

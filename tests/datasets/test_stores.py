@@ -1,10 +1,10 @@
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from minio import Minio
-from urllib3 import PoolManager
 
 from kubeloop.datasets.stores import (
     FileStore,
@@ -15,8 +15,30 @@ from kubeloop.datasets.stores import (
     open_store,
 )
 from kubeloop.errors import InputError, PermanentError, TransientError
-from kubeloop.testing.s3_server import s3_server
+from kubeloop.testing.s3_server import (
+    ACCESS_KEY,
+    SECRET_KEY,
+    Fault,
+    failing_proxy,
+    make_bucket,
+    s3_process,
+)
 from kubeloop.testing.store_contract import StoreContract
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with s3_process() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of its own, with the environment pointing at it."""
+    name = f"bucket-{uuid.uuid4().hex}"
+    make_bucket(server, name)
+    use_endpoint(monkeypatch, server)
+    return name
 
 
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -40,38 +62,103 @@ class TestFileUriStore(StoreContract):
 
 class TestS3Store(StoreContract):
     @pytest.fixture
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-        with s3_server("bucket") as endpoint:
-            use_endpoint(monkeypatch, endpoint)
-            yield open_store("s3://bucket/some/prefix")
+    def store(self, bucket: str) -> ObjectStore:
+        return open_store(f"s3://{bucket}/some/prefix")
 
 
 class TestMinioStoreWithoutPrefix(StoreContract):
     @pytest.fixture
-    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-        with s3_server("bucket") as endpoint:
-            use_endpoint(monkeypatch, endpoint)
-            yield open_store("minio://bucket")
+    def store(self, bucket: str) -> ObjectStore:
+        return open_store(f"minio://{bucket}")
 
 
-def test_a_store_that_is_down_may_answer_later() -> None:
-    with s3_server("bucket") as endpoint:
-        address = endpoint.removeprefix("http://")
-    impatient = PoolManager(retries=False)
-    client = Minio(address, secure=False, region="us-east-1", http_client=impatient)
+if "KUBELOOP_TEST_STORE" in os.environ:  # such as s3://bucket/prefix, with S3_ENDPOINT and so on
 
-    with pytest.raises(TransientError, match="Failed to read object s3://bucket/a"):
-        S3Store(client, bucket="bucket").read("a")
+    class TestStoreOfTheEnvironment(StoreContract):
+        @pytest.fixture
+        def store(self) -> Iterator[ObjectStore]:
+            store = open_store(f"{os.environ['KUBELOOP_TEST_STORE']}/{uuid.uuid4().hex}")
+            yield store
+            for key in list(store.list()):
+                store.delete(key)
 
 
-def test_a_missing_bucket_is_an_error_that_names_the_object(
-    monkeypatch: pytest.MonkeyPatch,
+def impatient_store(url: str, bucket: str) -> S3Store:
+    environment = {
+        "S3_ENDPOINT": url,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "us-east-1",
+    }
+    client = connect_s3(environment, num_retries=0)
+    return S3Store(client, bucket=bucket, num_retries=3, sleep=lambda _: None)
+
+
+def test_a_store_that_is_down_may_answer_later(server: str, bucket: str) -> None:
+    with failing_proxy(server, lambda *_: None) as url:
+        store = impatient_store(url, bucket)
+
+    with pytest.raises(TransientError, match=f"Failed to read object s3://{bucket}/a"):
+        store.read("a")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=503, code="SlowDown"), TransientError),
+        (Fault(status=500, code="InternalError"), TransientError),
+        (Fault(status=403, code="AccessDenied"), PermanentError),
+        (Fault(status=507, code="XMinioStorageFull"), PermanentError),
+    ],
+)
+def test_what_the_store_refuses_is_said_and_leaves_nothing(
+    server: str, bucket: str, fault: Fault, error: type[Exception]
 ) -> None:
-    with s3_server("bucket") as endpoint:
-        use_endpoint(monkeypatch, endpoint)
+    with failing_proxy(server, lambda method, *_: fault if method == "PUT" else None) as url:
+        with pytest.raises(error, match=f"Failed to write object s3://{bucket}/a"):
+            impatient_store(url, bucket).write("a", b"data")
 
-        with pytest.raises(InputError, match="s3://other/a"):
-            open_store("s3://other").write("a", b"")
+    assert not open_store(f"s3://{bucket}").exists("a")
+
+
+def test_a_busy_store_is_asked_again(server: str, bucket: str, monkeypatch: Any) -> None:
+    busy = Fault(status=503, code="SlowDown")
+    with failing_proxy(server, lambda _, __, number: busy if number < 2 else None) as url:
+        use_endpoint(monkeypatch, url)
+        open_store(f"s3://{bucket}").write("a", b"data")
+
+    use_endpoint(monkeypatch, server)
+    assert open_store(f"s3://{bucket}").read("a") == b"data"
+
+
+def test_reading_goes_on_where_a_connection_broke(server: str, bucket: str) -> None:
+    data = bytes(range(256)) * 20_000
+    open_store(f"s3://{bucket}").write("a", data)
+    cut = Fault(cut_after_bytes=3_000_000)
+    with failing_proxy(server, lambda _, __, number: cut if number == 0 else None) as url:
+        assert impatient_store(url, bucket).read("a") == data
+
+
+def test_an_upload_that_fails_in_the_middle_leaves_nothing(
+    server: str, bucket: str, tmp_path: Path
+) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * (40 << 20))
+    denied = Fault(status=403, code="AccessDenied")
+
+    def deny_second_part(method: str, path: str, _: int) -> Fault | None:
+        return denied if method == "PUT" and "partNumber=2" in path else None
+
+    with failing_proxy(server, deny_second_part) as url:
+        with pytest.raises(PermanentError, match="AccessDenied"):
+            impatient_store(url, bucket).upload("big", big)
+
+    assert list(open_store(f"s3://{bucket}").list()) == []
+
+
+def test_a_missing_bucket_is_an_error_that_names_the_object(bucket: str) -> None:
+    with pytest.raises(InputError, match="s3://other-bucket/a"):
+        open_store("s3://other-bucket").write("a", b"")
 
 
 def test_the_endpoint_says_whether_it_is_encrypted() -> None:

@@ -1,0 +1,186 @@
+"""The commits of a dataset: which there are, what they are called, which is the newest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Record, VersionHash, read_commit
+from kubeloop.datasets.stores import ObjectStore, open_store
+from kubeloop.errors import InputError
+
+LATEST = "latest"
+_HEAD = "head.json"
+_TAG = re.compile(r"[A-Za-z0-9]([-._=A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+_SHORTEST_HASH = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """A commit in a dataset's log, without its manifest."""
+
+    version_hash: VersionHash
+    uri: str
+    record: Record
+    tags: tuple[str, ...]
+    is_latest: bool
+
+
+def open_named(store: str, name: str) -> ObjectStore:
+    """Open the folder of a dataset.
+
+    Raises:
+        InputError: There is none of that name; the message lists those there are.
+    """
+    names = list_datasets(store)
+    if name not in names:
+        raise InputError(
+            f"No dataset {name!r} in {store!r}; there are: {', '.join(names) or 'none'}."
+        )
+    return open_store(f"{store.rstrip('/')}/{name}")
+
+
+def list_datasets(store: str) -> list[str]:
+    """Return the names of the datasets in a store."""
+    root = open_store(store)
+    return [name for name in root.list_folders() if root.exists(f"{name}/{_HEAD}")]
+
+
+def read_head(dataset: ObjectStore) -> str:
+    """Return the version hash of the newest commit, or '' where there is none."""
+    if not dataset.exists(_HEAD):
+        return ""
+    return str(json.loads(dataset.read(_HEAD))["version_hash"])
+
+
+def write_head(dataset: ObjectStore, version_hash: str) -> None:
+    """Make a commit the newest, without writing what is there already."""
+    if read_head(dataset) != version_hash:
+        dataset.write(_HEAD, (json.dumps({"version_hash": version_hash}) + "\n").encode())
+
+
+def list_hashes(dataset: ObjectStore, folder: str = COMMITS) -> list[VersionHash]:
+    """Return the version hashes of all commits or snapshots."""
+    names = (key.rpartition("/")[2] for key in dataset.list(folder))
+    return [VersionHash(name.removesuffix(".json")) for name in names]
+
+
+def read_log(dataset: ObjectStore) -> list[LogEntry]:
+    """Return all commits, the newest first."""
+    head, tags = read_head(dataset), read_tags(dataset)
+    entries = []
+    for version_hash in list_hashes(dataset):
+        key = f"records/{version_hash}.json"
+        entries.append(
+            LogEntry(
+                version_hash=version_hash,
+                uri=dataset.uri_of(f"{COMMITS}/{version_hash}.json"),
+                record=Record.parse(dataset.read(key)) if dataset.exists(key) else Record(),
+                tags=tuple(tag for tag, hashes in tags.items() if version_hash in hashes),
+                is_latest=version_hash == head,
+            )
+        )
+    return sorted(
+        entries, key=lambda entry: (entry.record.created_at, entry.is_latest), reverse=True
+    )
+
+
+def read_tags(dataset: ObjectStore) -> dict[str, list[str]]:
+    """Return the version hashes of the commits that have each tag."""
+    tags: dict[str, list[str]] = {}
+    for key in dataset.list("tags"):
+        _, tag, version_hash = key.split("/")
+        tags.setdefault(tag, []).append(version_hash)
+    return tags
+
+
+def check_tag(tag: str) -> str:
+    """Return the tag, or refuse one that cannot be told from a version hash or a path.
+
+    Raises:
+        InputError: It is not of the form.
+    """
+    if not _TAG.fullmatch(tag) or tag == LATEST or re.fullmatch("[0-9a-f]{4,64}", tag):
+        raise InputError(
+            f"Tag {tag!r} must be at most 63 letters, digits, '-', '_', '.' and '=', and neither"
+            f" {LATEST!r} nor a number like a version hash."
+        )
+    return tag
+
+
+def add_tag(dataset: ObjectStore, version_hash: str, tag: str) -> None:
+    """Give a commit a tag; several commits may have it."""
+    dataset.write(f"tags/{check_tag(tag)}/{version_hash}", b"")
+
+
+def remove_tag(dataset: ObjectStore, version_hash: str, tag: str) -> None:
+    """Take a tag from a commit."""
+    dataset.delete(f"tags/{check_tag(tag)}/{version_hash}")
+
+
+def resolve(store: str, reference: str) -> Commit:
+    """Find a commit or snapshot by what people write.
+
+    Args:
+        store: Root URI of all datasets.
+        reference: `name` or `name@latest`, `name@<start of the version hash>`, `name@<tag>`, or the
+            URI of a manifest.
+
+    Raises:
+        InputError: There is none, or more than one.
+    """
+    if "/" in reference:
+        return read_commit(reference)
+    name, _, version = reference.partition("@")
+    dataset = open_named(store, name)
+    found = list(_find(dataset, version or LATEST))
+    if len(found) != 1:
+        known = ", ".join(sorted(found)[:5]) if found else "see `kubeloop datasets log`"
+        problem = "is not unique" if found else "does not exist"
+        raise InputError(f"Version {version or LATEST!r} of dataset {name!r} {problem}: {known}.")
+    return read_commit(dataset.uri_of(found[0]))
+
+
+def _find(dataset: ObjectStore, version: str) -> Iterator[str]:
+    if version == LATEST:
+        if head := read_head(dataset):
+            yield f"{COMMITS}/{head}.json"
+        return
+    hashes = read_tags(dataset).get(version)
+    if hashes is not None:
+        yield from (f"{COMMITS}/{version_hash}.json" for version_hash in hashes)
+        return
+    if len(version) < _SHORTEST_HASH:
+        raise InputError(f"{version!r} is no tag, and too short for a version hash.")
+    for folder in (COMMITS, SNAPSHOTS):
+        for version_hash in list_hashes(dataset, folder):
+            if version_hash.startswith(version):
+                yield f"{folder}/{version_hash}.json"
+
+
+def select(store: str, references: Sequence[str], *, tag: str = "") -> list[Commit]:
+    """Return commits by reference; a bare name with a tag stands for all commits that have it.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not tag:
+        return [resolve(store, reference) for reference in references]
+    chosen: list[Commit] = []
+    for reference in references:
+        dataset = open_named(store, reference.partition("@")[0])
+        chosen += [
+            read_commit(dataset.uri_of(f"{COMMITS}/{version_hash}.json"))
+            for version_hash in read_tags(dataset).get(tag, [])
+        ]
+    if not chosen:
+        raise InputError(f"No commit of {', '.join(references)} has the tag {tag!r}.")
+    return chosen
+
+
+def mark_latest(dataset: ObjectStore, commit: Commit, *, source_uri: str) -> Commit:
+    """Make a commit the newest; the result says where its data came from this time."""
+    write_head(dataset, commit.version_hash)
+    return replace(commit, record=replace(commit.record, source_uri=source_uri))
