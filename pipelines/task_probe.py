@@ -46,13 +46,13 @@ def find_task(package: PipelinePackage, name: str) -> TaskPlace:
     Raises:
         InputError: There is no such task, or several.
     """
-    places = list(_walk(package.spec))
-    found = [
-        place for place in places if name in (place.name, ".".join(place.path)) and place.executor
+    places = [place for place in _walk(package.spec) if place.executor]
+    found = [place for place in places if name == ".".join(place.path)] or [
+        place for place in places if name == place.name
     ]
     if len(found) == 1:
         return found[0]
-    paths = ", ".join(".".join(place.path) for place in (found or places) if place.executor)
+    paths = ", ".join(".".join(place.path) for place in found or places)
     if found:
         msg = f"Pipeline {package.name!r} has {len(found)} tasks {name!r}; give one of {paths}."
     else:

@@ -5,14 +5,18 @@ import pytest
 
 from kubeloop.cli.main import run
 
-COMMANDS = ["up", "down", "status", "run", "runs", "endpoints", "predict", "lineage", "demo"]
+COMMANDS = [
+    "up", "down", "status", "run", "check", "runs", "runs list", "runs show", "runs why",
+    "runs logs", "runs compare", "runs terminate", "runs retry", "runs clone", "runs archive",
+    "runs unarchive", "runs delete", "endpoints", "predict", "lineage", "demo",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([command, "--help"]) == 0
+    assert run([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert "Usage" in shown
     if command != "status":
