@@ -50,6 +50,7 @@ DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"
 PROGRAMS: Registry[str] = Registry("training program")
 """Program name → module run as `python -m`."""
 PROGRAMS.register("image", "kubeloop.training.programs.image")
+PROGRAMS.register("text", "kubeloop.training.programs.text")
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

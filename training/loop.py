@@ -85,7 +85,8 @@ class TrainingLoop:
         """Prepare a run.
 
         Args:
-            module: Takes inputs, returns logits; on the device of `world`.
+            module: Takes inputs, returns logits; on the device of `world`. In training it may
+                answer several times, batch x answers x classes; each answer counts.
             config: Hyperparameters.
             world: The processes.
             train: Examples to fit on.
@@ -248,6 +249,9 @@ class TrainingLoop:
         inputs, targets = self._train.fetch(rows, generator)
         with self._format.autocast():
             logits = self._wrapped(inputs)
+        if logits.ndim > targets.ndim + 1:
+            targets = targets.unsqueeze(1).expand(logits.shape[:2]).flatten()
+            logits = logits.flatten(0, 1)
         loss = functional.cross_entropy(
             logits.float(),
             targets,
@@ -255,7 +259,7 @@ class TrainingLoop:
             label_smoothing=self._config.label_smoothing,
             reduction="mean" if self._class_weights is None else "sum",
         )
-        return loss if self._class_weights is None else loss / len(rows)
+        return loss if self._class_weights is None else loss / len(targets)
 
     def _gathering(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """Average gradients over the processes only once a step."""

@@ -1,36 +1,94 @@
-"""From raw images to a model's input, as recorded in a model package.
+"""From raw examples to a model's input, as recorded in a model package.
 
 Training, evaluation and serving go through here, so that a model sees in production what it saw in
-training. The exported program takes images of any size and resizes them itself; `stack` is only
-needed to put images of different sizes into one batch, and resizes exactly as the program does.
+training. A package's `preprocessing.kind` names the reader; each is a plug-in of `PREPROCESSINGS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from kubeloop.datasets.images import Channels, decode_image
 from kubeloop.errors import InputError
+from kubeloop.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
+class Preprocessing(ABC):
+    """How raw examples, as bytes, become the positional inputs of a packaged program.
+
+    It is a function of its settings and of the bytes alone, on any machine.
+    """
+
+    @abstractmethod
+    def render(self) -> dict[str, Any]:
+        """Write for a model package; `kind` names the reader."""
+
+    @abstractmethod
+    def prepare(self, examples: Sequence[bytes]) -> tuple[NDArray[Any], ...]:
+        """Return the program's inputs for a batch of encoded examples.
+
+        Raises:
+            InputError: An example cannot be decoded.
+        """
+
+
+PREPROCESSINGS: Registry[Callable[[Mapping[str, Any]], Preprocessing]] = Registry(
+    "kind of preprocessing"
+)
+"""Kind → reader of what `render` wrote."""
+
+
+def parse_preprocessing(document: Mapping[str, Any]) -> Preprocessing:
+    """Read the `preprocessing` of a model package.
+
+    Raises:
+        InputError: It is of a kind or a version that this kubeloop does not know.
+    """
+    # NB: registers the kind; at the top of this module it would be a circle.
+    from kubeloop.training import text_preprocessing  # noqa: F401
+
+    try:
+        return PREPROCESSINGS[str(document.get("kind", ""))](document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"Unknown preprocessing {dict(document)!r} in the model package: {error}"
+        ) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePreprocessing:
-    """How images become the input of a model."""
+class ImagePreprocessing(Preprocessing):
+    """How images become the input of a model.
+
+    The exported program takes images of any size and resizes them itself; `stack` is only needed
+    to put images of different sizes into one batch, and resizes exactly as the program does.
+    """
 
     channels: Channels
     """3 for RGB, 1 for grey."""
     image_size: int
     """Height and width that the model works on, in pixels."""
 
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> ImagePreprocessing:
+        """Read what `render` wrote."""
+        if document["kind"] != "image" or document["channels"] not in (1, 3):
+            raise ValueError("it is not of kind 'image' with 1 or 3 channels.")
+        return cls(channels=document["channels"], image_size=int(document["image_size"]))
+
     def render(self) -> dict[str, Any]:
         """Write for a model package."""
         return {"kind": "image", "channels": self.channels, "image_size": self.image_size}
+
+    def prepare(self, examples: Sequence[bytes]) -> tuple[NDArray[np.uint8], ...]:
+        """Return batch x height x width x channels."""
+        return (self.stack([self.decode(example) for example in examples]),)
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
         """Decode an encoded image to height x width x channels.
@@ -63,12 +121,4 @@ class ImagePreprocessing:
         return np.stack(images)
 
 
-def parse_preprocessing(document: Mapping[str, Any]) -> ImagePreprocessing:
-    """Read the `preprocessing` of a model package.
-
-    Raises:
-        InputError: It is of a kind that this version does not know.
-    """
-    if document.get("kind") != "image" or document.get("channels") not in (1, 3):
-        raise InputError(f"Unknown preprocessing {dict(document)!r} in the model package.")
-    return ImagePreprocessing(channels=document["channels"], image_size=int(document["image_size"]))
+PREPROCESSINGS.register("image", ImagePreprocessing.parse)

@@ -53,12 +53,7 @@ def build_parser(
     parser.add_argument("--dataset", required=True, help="URI of a dataset commit")
     parser.add_argument("--model", default="", help="URI to write the model package to")
     parser.add_argument("--checkpoint", default="", help="URI to keep checkpoints at")
-    for field in fields(loop):
-        default = getattr(loop, field.name)
-        choices = [str(choice) for choice in type(default)] if _is_choice(default) else None
-        parser.add_argument(
-            f"--{field.name}", type=type(default), default=default, metavar=_join(choices)
-        )
+    add_fields(parser, loop)
     return parser
 
 
@@ -68,6 +63,16 @@ def _is_choice(value: object) -> bool:
 
 def _join(choices: Sequence[str] | None) -> str | None:
     return "|".join(choices) if choices else None
+
+
+def add_fields(parser: argparse.ArgumentParser, config: object) -> None:
+    """Add `--name` for every field of a configuration, with its value as the default."""
+    for field in fields(config):  # type: ignore[arg-type]  # a dataclass
+        default = getattr(config, field.name)
+        choices = [str(choice) for choice in type(default)] if _is_choice(default) else None
+        parser.add_argument(
+            f"--{field.name}", type=type(default), default=default, metavar=_join(choices)
+        )
 
 
 def read_loop_config(values: argparse.Namespace) -> LoopConfig:
@@ -144,7 +149,7 @@ def write_checked_package(
     program: ExportedProgram,
     manifest: PackageManifest,
     *,
-    samples: Sequence[Tensor],
+    sample: tuple[Tensor, ...],
 ) -> None:
     """Check that an exported model gives the trained one's answers, and write its package.
 
@@ -156,11 +161,9 @@ def write_checked_package(
         save_program(program, path)
         loaded = load_program(path)
         with torch.inference_mode():
-            for sample in samples:
-                difference = (loaded(sample) - module(sample)).abs().max().item()
-                if not difference <= _TOLERANCE:
-                    raise PermanentError(
-                        f"The exported model differs from the trained one by {difference}; it is"
-                        " not kept."
-                    )
+            difference = (loaded(*sample) - module(*sample)).abs().max().item()
+        if not difference <= _TOLERANCE:
+            raise PermanentError(
+                f"The exported model differs from the trained one by {difference}; it is not kept."
+            )
         write_package(uri, manifest, files={PROGRAM_FILE: path})

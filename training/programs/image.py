@@ -124,7 +124,7 @@ def train(config: ImageProgramConfig, world: World, stop: StopSignal) -> Scores:
             classifier,
             export_classifier(classifier),
             _describe(config, dataset, classifier, scores),
-            samples=[_draw_sample(classifier.preprocessing)],
+            sample=(_draw_sample(classifier.preprocessing),),
         )
     return scores
 

@@ -1,0 +1,139 @@
+"""From a text to the numbers of its features.
+
+A text is words; a word is itself and its character n-grams, its pieces. Beside those come the pairs
+of neighbouring words, and of words that stand near each other, in order and in any order. A feature
+is a string, and its number is a hash of it: no vocabulary has to be built, kept or loaded, and a
+misspelt or new word still shares most of its pieces with the ones that were seen.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from kubeloop.errors import InputError
+from kubeloop.training.preprocessing import PREPROCESSINGS, Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_VERSION = 1
+_WORD = re.compile(r"\w+|[^\w\s]")
+_SHORTEST = 2  # torch.export would take a dimension of 1 for a constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFeatures:
+    """The numbers of one text's features; 0 is no feature."""
+
+    pieces: list[list[int]]
+    """By word: the word and its character n-grams."""
+    pairs: list[int]
+    """Pairs of words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPreprocessing(Preprocessing):
+    """Which features a text has; another setting is another model."""
+
+    hash_bits: int = 20
+    """Features have numbers below 2 to this power: pieces in the lower half, pairs above."""
+    shortest_piece: int = 2
+    """Least number of characters of a piece, word boundaries included."""
+    longest_piece: int = 4
+    """Greatest number of characters of a piece."""
+    pieces_per_word: int = 32
+    """Pieces kept of a word."""
+    window: int = 12
+    """Words that the second word of a pair may stand after the first."""
+    longest_text: int = 64
+    """Words kept of a text."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        if not 8 <= self.hash_bits <= 24:
+            raise InputError(f"hash_bits must be from 8 to 24, not {self.hash_bits!r}.")
+        if not 1 <= self.shortest_piece <= self.longest_piece <= 8:
+            raise InputError(
+                "shortest_piece and longest_piece must be from 1 to 8, and in order, not"
+                f" {self.shortest_piece!r} and {self.longest_piece!r}."
+            )
+        if not 0 <= self.window <= 32 or not 2 <= self.longest_text <= 512:
+            raise InputError(
+                "window must be from 0 to 32 and longest_text from 2 to 512, not"
+                f" {self.window!r} and {self.longest_text!r}."
+            )
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> TextPreprocessing:
+        """Read what `render` wrote."""
+        settings = dict(document)
+        if settings.pop("kind") != "text" or settings.pop("version") != _VERSION:
+            raise ValueError(f"it is not of kind 'text', version {_VERSION}.")
+        return cls(**{name: int(value) for name, value in settings.items()})
+
+    def render(self) -> dict[str, Any]:
+        """Write for a model package."""
+        return {"kind": "text", "version": _VERSION, **asdict(self)}
+
+    def prepare(self, examples: Sequence[bytes]) -> tuple[NDArray[Any], ...]:
+        """Return pieces, batch x words x pieces, and pairs, batch x pairs."""
+        try:
+            texts = [example.decode() for example in examples]
+        except UnicodeDecodeError as error:
+            raise InputError(f"A text is not UTF-8: {error}.") from error
+        return pad_features([self.extract(text) for text in texts])
+
+    def extract(self, text: str) -> TextFeatures:
+        """Return a text's features."""
+        half = 1 << (self.hash_bits - 1)
+        words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())[: self.longest_text]
+        pieces = [
+            [1 + _hash(piece) % (half - 1) for piece in self._cut(word)][: self.pieces_per_word]
+            for word in words
+        ]
+        pairs = dict.fromkeys(half + _hash(pair) % half for pair in self._pair(words))
+        return TextFeatures(pieces=pieces, pairs=list(pairs))
+
+    def _cut(self, word: str) -> Iterator[str]:
+        yield f"w {word}"
+        bounded = f" {word} "
+        for length in range(self.shortest_piece, self.longest_piece + 1):
+            for start in range(len(bounded) - length + 1):
+                yield f"c {bounded[start : start + length]}"
+
+    def _pair(self, words: Sequence[str]) -> Iterator[str]:
+        for index, first in enumerate(words):
+            for distance, second in enumerate(words[index + 1 : index + 1 + self.window]):
+                if distance == 0:
+                    yield f"n {first} {second}"
+                yield f"o {first} {second}"
+                yield f"u {min(first, second)} {max(first, second)}"
+
+
+def _hash(feature: str) -> int:
+    return zlib.crc32(feature.encode())
+
+
+def pad_features(texts: Sequence[TextFeatures]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Join texts to one batch, filled up with 0."""
+    import numpy as np
+
+    num_words = max([_SHORTEST, *(len(text.pieces) for text in texts)])
+    num_pieces = max([_SHORTEST, *(len(word) for text in texts for word in text.pieces)])
+    num_pairs = max([_SHORTEST, *(len(text.pairs) for text in texts)])
+    pieces = np.zeros((len(texts), num_words, num_pieces), dtype=np.int64)
+    pairs = np.zeros((len(texts), num_pairs), dtype=np.int64)
+    for row, text in enumerate(texts):
+        pairs[row, : len(text.pairs)] = text.pairs
+        for column, word in enumerate(text.pieces):
+            pieces[row, column, : len(word)] = word
+    return pieces, pairs
+
+
+PREPROCESSINGS.register("text", TextPreprocessing.parse)
