@@ -19,8 +19,13 @@ logger = logging.getLogger(__name__)
 
 _MODULE = "kubeloop.local.kubelet.zygote"
 _END_SECONDS = 5.0
-_FORKABLE = {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-"""NumPy's OpenBLAS starts its threads when it is loaded, unless it has but one."""
+_FORKABLE = {
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What keeps libraries from starting threads when they are loaded: the allocator of pyarrow, which
+pandas imports where it is installed, and NumPy's OpenBLAS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
