@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -113,6 +114,9 @@ def lineage(
     session = Session.open(
         state, context=context, namespace=namespace, metadata_address=metadata_address
     )
+    if output is LineageOutput.OPENLINEAGE:
+        export(session, target, save=save, url=send)
+        return
     graph = trace(session, target, forward=forward, depth=depth)
     if output is LineageOutput.TEXT and save is None:
         print_tree(graph)
@@ -120,6 +124,23 @@ def lineage(
         write(render(graph, output), save)
     if verify and not print_checks(graph):
         raise typer.Exit(1)
+
+
+def export(session: Session, target: str, *, save: Path | None, url: str) -> None:
+    """Write the OpenLineage events of a run, and send them where the user asks for it."""
+    from kubeloop.pipelines.lineage import find_target
+    from kubeloop.pipelines.lineage.openlineage import build_events, render_lines, send
+
+    with session.connect_metadata() as source:
+        found = find_target(target, source, endpoints=())
+        if found.run is None:
+            msg = f"OpenLineage events are of a run, and {target!r} is none; give a run id."
+            raise InputError(msg)
+        events = build_events(source, found.run.run_id, namespace=session.namespace)
+    write(render_lines(events), save)
+    if url:
+        send(events, url, token=os.environ.get("OPENLINEAGE_API_KEY", ""))
+        errors.print(f"Sent {len(events)} events to {url}.", soft_wrap=True)
 
 
 def write(text: str, file: Path | None) -> None:
@@ -148,7 +169,7 @@ def render(graph: LineageGraph, output: LineageOutput) -> str:
 
 
 def print_checks(graph: LineageGraph) -> bool:
-    """Verify everything, say on standard error what came of it; answers whether all is as it was."""
+    """Verify everything, and say on standard error what came of it; True where all is as it was."""
     from kubeloop.pipelines.lineage.text import name_of
     from kubeloop.pipelines.lineage.verification import Check, Outcome, verify
 

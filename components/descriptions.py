@@ -21,6 +21,7 @@ def describe_commit(commit: Commit) -> dict[str, Any]:
         DatasetKey.VERSION_HASH: commit.version_hash,
         DatasetKey.SOURCE_URI: commit.source_uri,
         DatasetKey.SOURCE_DIGEST: commit.source_digest,
+        DatasetKey.SCHEMA: dict(commit.manifest.schema),
         "num_examples": commit.num_examples,
         "num_rejected": commit.num_rejected,
         "labels": list(commit.labels),

@@ -20,6 +20,8 @@ class DatasetKey(StrEnum):
     VERSION_HASH = "version_hash"
     SOURCE_URI = "source_uri"
     SOURCE_DIGEST = "source_digest"
+    SCHEMA = "schema"
+    """Features of an example and their types."""
 
 
 class ModelKey(StrEnum):

@@ -112,7 +112,7 @@ class Linker:
     def read_outputs(self, keys: Sequence[str]) -> None:
         """Link tasks to what they gave, and searches to the models that took their best trial."""
         for task in [self._tasks[key] for key in keys if key in self._tasks]:
-            for artifact in _products(task):
+            for artifact in products_of(task):
                 self._link_made(task, artifact)
                 trial = artifact.metadata.get(TrialsKey.TRIAL)
                 for other, model in self._outputs_of(task.run_id):
@@ -211,7 +211,7 @@ class Linker:
         return others
 
 
-def _products(task: TaskRecord) -> list[Artifact]:
+def products_of(task: TaskRecord) -> list[Artifact]:
     """What a task gave; what it printed, which KFP keeps as an artifact too, is none of it."""
     return [
         artifact
