@@ -12,7 +12,13 @@ from kubeloop.reports import Note, Page, Plot, Section, Table
 _MAX_PLOTTED = 12
 _COLUMNS = 3
 _MIN_RUNS_OF_A_LINE = 4
-_LAYOUT = {"margin": {"l": 48, "r": 16, "t": 40, "b": 40}, "template": "plotly_white"}
+_COLORS = ("#3b6fd4", "#e07b39", "#3a9d6e", "#b0478f", "#7a6ad8", "#8c6d46")
+"""Of the runs, in their order."""
+_LAYOUT = {
+    "colorway": _COLORS,
+    "margin": {"l": 48, "r": 16, "t": 40, "b": 40},
+    "template": "plotly_white",
+}
 
 Figure = Any  # plotly has no types
 
@@ -78,9 +84,9 @@ def _cell(value: Any) -> Any:
 
 
 def _numeric(rows: Sequence[Row]) -> list[Row]:
-    """Rows with a number in at least one run; those that differ first."""
+    """Rows to plot: numbers that differ, or all numbers where none does."""
     numeric = [row for row in rows if any(_is_number(value) for value in row.values)]
-    return sorted(numeric, key=lambda row: not row.differs)[:_MAX_PLOTTED]
+    return ([row for row in numeric if row.differs] or numeric)[:_MAX_PLOTTED]
 
 
 def _is_number(value: Any) -> bool:
@@ -105,9 +111,17 @@ def _plot_metrics(rows: Sequence[Row], labels: Sequence[str]) -> Iterator[Plot]:
     for index, row in enumerate(numeric):
         values = [value if _is_number(value) else None for value in row.values]
         if len(labels) >= _MIN_RUNS_OF_A_LINE:
-            trace = graph_objects.Scatter(x=labels, y=values, mode="lines+markers")
+            trace = graph_objects.Scatter(
+                x=labels, y=values, mode="lines+markers", line_color=_COLORS[0]
+            )
         else:
-            trace = graph_objects.Bar(x=labels, y=values, text=values, texttemplate="%{text:.4g}")
+            trace = graph_objects.Bar(
+                x=labels,
+                y=values,
+                text=values,
+                texttemplate="%{text:.4g}",
+                marker_color=_COLORS[: len(labels)],
+            )
         figure.add_trace(trace, row=index // _COLUMNS + 1, col=index % _COLUMNS + 1)
     _finish(figure, showlegend=False)
     figure.update_annotations(font_size=12)
