@@ -7,6 +7,7 @@ from kubeloop.katib.suggestion.bayesian import BayesianSearch
 from kubeloop.katib.suggestion.cma_es import CmaEsSearch
 from kubeloop.katib.suggestion.grid import GridSearch
 from kubeloop.katib.suggestion.hyperband import HyperbandSearch
+from kubeloop.katib.suggestion.pbt import PbtSearch
 from kubeloop.katib.suggestion.random_search import RandomSearch
 from kubeloop.katib.suggestion.service import ALGORITHMS
 from kubeloop.katib.suggestion.sobol import SobolSearch
@@ -21,3 +22,4 @@ ALGORITHMS.register("cmaes", CmaEsSearch)
 ALGORITHMS.register("bayesianoptimization", BayesianSearch)
 ALGORITHMS.register("hyperband", HyperbandSearch)
 ALGORITHMS.register("asha", AshaSearch)
+ALGORITHMS.register("pbt", PbtSearch)

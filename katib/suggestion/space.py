@@ -10,6 +10,7 @@ are searched through their quantiles, and values on a step are exact decimals, s
 from __future__ import annotations
 
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -33,6 +34,7 @@ Coordinate = int | float | str
 
 _LOGARITHMIC = (Distribution.LOG_UNIFORM, Distribution.LOG_NORMAL)
 _NORMAL = (Distribution.NORMAL, Distribution.LOG_NORMAL)
+_FACTORS = (0.8, 1.2)
 _NUM_DEVIATIONS = 6  # between the bounds: three on each side of the middle
 
 
@@ -69,6 +71,10 @@ class Dimension(ABC):
     @abstractmethod
     def decode(self, coordinate: Coordinate) -> str:
         """The text of a value that Optuna suggests."""
+
+    @abstractmethod
+    def perturb(self, text: str, generator: random.Random) -> str:
+        """A value near another: 0.8 or 1.2 times a number, the choice before or after."""
 
     @abstractmethod
     def count_values(self) -> int:
@@ -115,6 +121,10 @@ class Choice(Dimension):
 
     def decode(self, coordinate: Coordinate) -> str:
         return str(coordinate)
+
+    def perturb(self, text: str, generator: random.Random) -> str:
+        index = self._choices.index(text) + generator.choice((-1, 1))
+        return self._choices[index % len(self._choices)]
 
     def count_values(self) -> int:
         return len(set(self._choices))
@@ -191,6 +201,9 @@ class Range(Dimension):
         if self._kind not in _LOGARITHMIC and self._step is not None:
             return self._on_step(int(coordinate))
         return self._render(float(coordinate))
+
+    def perturb(self, text: str, generator: random.Random) -> str:
+        return self._render(float(text) * generator.choice(_FACTORS))
 
     def count_values(self) -> int:
         if self._step is None:

@@ -61,7 +61,7 @@ class ParzenSearch(SpaceSearch):
 
 
 class TpeSearch(ParzenSearch):
-    """Katib's `tpe`.
+    """Katib's `tpe`; whether parameters are estimated together is left to Optuna.
 
     The search starts with random suggestions: ten, or a third of a smaller budget, and at least as
     many as run in parallel.
@@ -90,10 +90,7 @@ class TpeSearch(ParzenSearch):
     )
 
     def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:
-        options: Options = {
-            "multivariate": False,
-            "n_startup_trials": _count_startup_trials(spec),
-        }
+        options: Options = {"n_startup_trials": _count_startup_trials(spec)}
         if settings.has("n_EI_candidates"):
             options["n_ei_candidates"] = settings.integer("n_EI_candidates")
         if settings.has("prior_weight"):

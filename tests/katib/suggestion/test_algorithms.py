@@ -284,9 +284,9 @@ def test_grid_ends_with_an_error_that_says_so() -> None:
 
 def test_grid_says_how_many_combinations_are_left() -> None:
     parameter = build_parameter("x", ParameterType.CATEGORICAL, choices=("a", "b", "c"))
+    trials = [assigned("t0", "a", value="1")]
 
     with pytest.raises(SearchExhaustedError) as caught:
-        trials = [assigned("t0", "a", value="1")]
         suggest("grid", parameter, num=3, total=4, trials=trials, settings={})
 
     assert caught.value.num_left == 2
