@@ -21,10 +21,10 @@ from types import MappingProxyType
 from typing import Any
 
 from kubeflow.training import (
+    KubeflowOrgV1ElasticPolicy,
     KubeflowOrgV1PyTorchJob,
     KubeflowOrgV1PyTorchJobSpec,
     KubeflowOrgV1ReplicaSpec,
-    KubeflowOrgV1RunPolicy,
 )
 from kubeflow.training.constants import constants
 from kubernetes.client import (
@@ -44,6 +44,7 @@ from kubeloop import __version__
 from kubeloop.datasets.stores import OBJECT_STORE_SECRET
 from kubeloop.errors import InputError
 from kubeloop.registry import Registry
+from kubeloop.training.placement import PodConfig, RunPolicyConfig, build_run_policy
 
 Hyperparameter = str | int | float | bool
 DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"
@@ -66,6 +67,31 @@ class RestartPolicy(StrEnum):
     ON_FAILURE = "OnFailure"
     NEVER = "Never"
     EXIT_CODE = "ExitCode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElasticConfig:
+    """A job that goes on with fewer workers, and takes in those that come.
+
+    Its workers are equals: there is no master. Whenever one goes or comes, all start anew from the
+    newest checkpoint, so give the job a place for those.
+    """
+
+    min_workers: int = 1
+    """Workers without which the job waits."""
+    max_workers: int = 2
+    """Workers that take part at most."""
+    max_restarts: int = 10
+    """Failures of processes, and losses of peers, after which a worker gives up."""
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that cannot work."""
+        if not 1 <= self.min_workers <= self.max_workers or self.max_restarts < 0:
+            raise InputError(
+                "min_workers must be at least 1 and at most max_workers, and max_restarts not"
+                f" negative, not {self.min_workers!r}, {self.max_workers!r} and"
+                f" {self.max_restarts!r}."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +140,12 @@ class TrainingJobConfig:
     """Pipeline run that the job belongs to, recorded in the model package."""
     restart_policy: RestartPolicy = RestartPolicy.EXIT_CODE
     """ExitCode: a program that fails (1 to 127) fails the job; one that is killed starts again."""
-    backoff_limit: int | None = None
-    """Restarts in place before the job fails; unset: no limit."""
-    active_deadline_seconds: int | None = None
-    """Seconds after which a running job is failed; unset: no limit."""
-    service_account: str = ""
-    """Service account of the pods; empty: the namespace's default."""
+    run_policy: RunPolicyConfig = field(default_factory=RunPolicyConfig)
+    """When the job is given up, kept and cleaned up."""
+    pod: PodConfig = field(default_factory=PodConfig)
+    """Where the pods run and what they share."""
+    elastic: ElasticConfig | None = None
+    """Let the job lose and gain workers; unset: it has `num_workers` or none."""
 
     def __post_init__(self) -> None:
         """Refuse what the operator or the program would refuse later, less clearly."""
@@ -137,8 +163,19 @@ class TrainingJobConfig:
         ):
             if count < least:
                 raise InputError(f"{name} must be at least {least}, not {count!r}.")
+        elastic = self.elastic
+        if elastic and not elastic.min_workers <= self.num_workers <= elastic.max_workers:
+            raise InputError(
+                f"num_workers must be from {elastic.min_workers} to {elastic.max_workers}, the"
+                f" bounds of the elastic job, not {self.num_workers!r}."
+            )
         for name, value in self.hyperparameters.items():
             _check_hyperparameter(name, value)
+
+    @property
+    def uses_torchrun(self) -> bool:
+        """Whether torchrun starts the processes of a replica."""
+        return self.elastic is not None or self.processes_per_worker > 1
 
 
 def _check_hyperparameter(name: str, value: object) -> None:
@@ -169,9 +206,9 @@ def render_command(config: TrainingJobConfig) -> list[str]:
     if config.command:
         return list(config.command)
     module = PROGRAMS[config.program]
-    if config.processes_per_worker == 1:
+    if not config.uses_torchrun:
         return ["python", "-u", "-m", module]
-    return ["python", "-u", "-m", "torch.distributed.run", "-m", module]
+    return ["python", "-u", "-m", "kubeloop.training.launch", "-m", module]
 
 
 def render_arguments(config: TrainingJobConfig) -> list[str]:
@@ -223,29 +260,22 @@ class PyTorchJobBuilder(JobBuilder):
 
     def build(self, config: TrainingJobConfig) -> KubeflowOrgV1PyTorchJob:
         """Build the job."""
-        replicas = {constants.REPLICA_TYPE_MASTER: self._build_replica(config, replicas=1)}
-        if config.num_workers > 1:
-            replicas[constants.REPLICA_TYPE_WORKER] = self._build_replica(
-                config, replicas=config.num_workers - 1
-            )
+        elastic = config.elastic
         return KubeflowOrgV1PyTorchJob(
             api_version=self.api_version,
             kind=self.kind,
             metadata=V1ObjectMeta(
                 name=config.name,
                 namespace=config.namespace,
-                labels=_build_labels(config),
+                labels=_build_job_labels(config),
                 annotations=dict(config.annotations) or None,
             ),
             spec=KubeflowOrgV1PyTorchJobSpec(
-                nproc_per_node=(
-                    str(config.processes_per_worker) if config.processes_per_worker > 1 else None
-                ),
-                pytorch_replica_specs=replicas,
-                run_policy=KubeflowOrgV1RunPolicy(
-                    clean_pod_policy="None",
-                    backoff_limit=config.backoff_limit,
-                    active_deadline_seconds=config.active_deadline_seconds,
+                nproc_per_node=str(config.processes_per_worker) if config.uses_torchrun else None,
+                elastic_policy=_build_elastic_policy(elastic) if elastic else None,
+                pytorch_replica_specs=self._build_replicas(config),
+                run_policy=build_run_policy(
+                    config.run_policy, config.pod.gang, num_replicas=config.num_workers
                 ),
             ),
         )
@@ -256,6 +286,15 @@ class PyTorchJobBuilder(JobBuilder):
 
         manifest: dict[str, Any] = ApiClient().sanitize_for_serialization(self.build(config))
         return manifest
+
+    def _build_replicas(self, config: TrainingJobConfig) -> dict[str, KubeflowOrgV1ReplicaSpec]:
+        master, worker = constants.REPLICA_TYPE_MASTER, constants.REPLICA_TYPE_WORKER
+        if config.elastic is not None:
+            return {worker: self._build_replica(config, replicas=config.num_workers)}
+        replicas = {master: self._build_replica(config, replicas=1)}
+        if config.num_workers > 1:
+            replicas[worker] = self._build_replica(config, replicas=config.num_workers - 1)
+        return replicas
 
     def _build_replica(
         self, config: TrainingJobConfig, *, replicas: int
@@ -269,10 +308,7 @@ class PyTorchJobBuilder(JobBuilder):
                     # NB: with Istio's sidecar a finished pod never completes.
                     annotations={constants.ISTIO_SIDECAR_INJECTION: "false"},
                 ),
-                spec=V1PodSpec(
-                    containers=[self._build_container(config)],
-                    service_account_name=config.service_account or None,
-                ),
+                spec=config.pod.complete(V1PodSpec(containers=[self._build_container(config)])),
             ),
         )
 
@@ -283,6 +319,8 @@ class PyTorchJobBuilder(JobBuilder):
         return V1Container(
             name=self.container,
             image=config.image,
+            image_pull_policy=config.pod.image_pull_policy or None,
+            volume_mounts=config.pod.build_mounts(),
             command=render_command(config),
             args=render_arguments(config),
             env=_build_env(config),
@@ -300,6 +338,20 @@ def _build_labels(config: TrainingJobConfig) -> dict[str, str] | None:
     if config.run_id:
         labels["pipeline/runid"] = config.run_id
     return labels or None
+
+
+def _build_job_labels(config: TrainingJobConfig) -> dict[str, str] | None:
+    labels = _build_labels(config) or {}
+    return {**labels, **(config.pod.gang.render_labels() if config.pod.gang else {})} or None
+
+
+def _build_elastic_policy(elastic: ElasticConfig) -> KubeflowOrgV1ElasticPolicy:
+    return KubeflowOrgV1ElasticPolicy(
+        min_replicas=elastic.min_workers,
+        max_replicas=elastic.max_workers,
+        max_restarts=elastic.max_restarts,
+        rdzv_backend="c10d",
+    )
 
 
 def _build_env(config: TrainingJobConfig) -> list[V1EnvVar]:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,10 +8,21 @@ import pytest
 from kubeloop.errors import InputError
 from kubeloop.training.jobs import (
     JOB_BUILDERS,
+    ElasticConfig,
     PyTorchJobBuilder,
     RestartPolicy,
     TrainingJobConfig,
     render_value,
+)
+from kubeloop.training.placement import (
+    CleanPodPolicy,
+    GangConfig,
+    GangScheduler,
+    PodConfig,
+    RunPolicyConfig,
+    Toleration,
+    VolumeConfig,
+    VolumeKind,
 )
 
 BUILDER = PyTorchJobBuilder()
@@ -96,7 +108,7 @@ def test_several_processes_start_under_torchrun() -> None:
     manifest = BUILDER.render(TrainingJobConfig(name="digits", processes_per_worker=2))
 
     assert manifest["spec"]["nprocPerNode"] == "2"
-    assert "torch.distributed.run" in container(manifest)["command"]
+    assert "kubeloop.training.launch" in container(manifest)["command"]
 
 
 def test_resources_are_requested_and_limited_alike() -> None:
@@ -125,8 +137,7 @@ def test_environment_carries_provenance_secrets_and_the_users_variables() -> Non
 def test_run_policy_is_passed_on() -> None:
     config = TrainingJobConfig(
         name="digits",
-        backoff_limit=2,
-        active_deadline_seconds=60,
+        run_policy=RunPolicyConfig(backoff_limit=2, active_deadline_seconds=60),
         restart_policy=RestartPolicy.NEVER,
     )
 
@@ -138,6 +149,155 @@ def test_run_policy_is_passed_on() -> None:
         "cleanPodPolicy": "None",
     }
     assert replica(manifest, "Master")["restartPolicy"] == "Never"
+
+
+def test_the_whole_run_policy_is_spelled_as_upstream_has_it() -> None:
+    policy = RunPolicyConfig(
+        backoff_limit=0,
+        active_deadline_seconds=60,
+        ttl_seconds_after_finished=5,
+        clean_pod_policy=CleanPodPolicy.ALL,
+        suspend=True,
+    )
+
+    manifest = BUILDER.render(TrainingJobConfig(name="digits", run_policy=policy))
+
+    assert manifest["spec"]["runPolicy"] == {
+        "activeDeadlineSeconds": 60,
+        "backoffLimit": 0,
+        "cleanPodPolicy": "All",
+        "suspend": True,
+        "ttlSecondsAfterFinished": 5,
+    }
+
+
+def test_pods_go_where_they_are_told_and_share_what_they_are_given() -> None:
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
+    pod = PodConfig(
+        node_selector={"gpu": "h100"},
+        tolerations=(Toleration(key="gpu", value="yes", effect="NoSchedule"), Toleration()),
+        affinity=affinity,
+        priority_class="high",
+        volumes=(
+            VolumeConfig(name="data", mount_path="/data", kind=VolumeKind.CLAIM, source="clinc"),
+            VolumeConfig(name="tmp", mount_path="/scratch", kind=VolumeKind.EMPTY, source="1Gi"),
+        ),
+        shared_memory="2Gi",
+        service_account="trainer",
+        image_pull_policy="Always",
+        image_pull_secrets=("registry",),
+        termination_grace_seconds=120,
+    )
+
+    manifest = BUILDER.render(TrainingJobConfig(name="digits", num_workers=2, pod=pod))
+
+    spec = replica(manifest, "Worker")["template"]["spec"]
+    trained = spec.pop("containers")[0]
+    assert spec == {
+        "nodeSelector": {"gpu": "h100"},
+        "tolerations": [
+            {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+            {"operator": "Exists"},
+        ],
+        "affinity": affinity,
+        "priorityClassName": "high",
+        "serviceAccountName": "trainer",
+        "imagePullSecrets": [{"name": "registry"}],
+        "terminationGracePeriodSeconds": 120,
+        "volumes": [
+            {"name": "data", "persistentVolumeClaim": {"claimName": "clinc"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
+        ],
+    }
+    assert trained["imagePullPolicy"] == "Always"
+    assert trained["volumeMounts"] == [
+        {"name": "data", "mountPath": "/data"},
+        {"name": "tmp", "mountPath": "/scratch"},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+    ]
+
+
+def test_volcano_is_told_how_many_replicas_start_together() -> None:
+    gang = GangConfig(scheduler=GangScheduler.VOLCANO, queue="research", priority_class="high")
+
+    manifest = BUILDER.render(
+        TrainingJobConfig(name="digits", num_workers=3, pod=PodConfig(gang=gang))
+    )
+
+    assert manifest["spec"]["runPolicy"]["schedulingPolicy"] == {
+        "queue": "research",
+        "minAvailable": 3,
+        "priorityClass": "high",
+    }
+    assert replica(manifest, "Worker")["template"]["spec"]["schedulerName"] == "volcano"
+
+
+def test_kueue_queues_a_suspended_job() -> None:
+    gang = GangConfig(scheduler=GangScheduler.KUEUE, queue="research", priority_class="high")
+
+    manifest = BUILDER.render(
+        TrainingJobConfig(name="digits", run_id="r1", pod=PodConfig(gang=gang))
+    )
+
+    assert manifest["metadata"]["labels"] == {
+        "pipeline/runid": "r1",
+        "kueue.x-k8s.io/queue-name": "research",
+        "kueue.x-k8s.io/priority-class": "high",
+    }
+    assert manifest["spec"]["runPolicy"]["suspend"] is True
+    assert "schedulerName" not in replica(manifest, "Master")["template"]["spec"]
+
+
+def test_elastic_workers_have_no_master_and_meet_through_torchrun() -> None:
+    elastic = ElasticConfig(min_workers=1, max_workers=4, max_restarts=7)
+
+    manifest = BUILDER.render(TrainingJobConfig(name="digits", num_workers=2, elastic=elastic))
+
+    assert list(manifest["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
+    assert manifest["spec"]["elasticPolicy"] == {
+        "minReplicas": 1,
+        "maxReplicas": 4,
+        "maxRestarts": 7,
+        "rdzvBackend": "c10d",
+    }
+    assert manifest["spec"]["nprocPerNode"] == "1"
+    assert "kubeloop.training.launch" in container(manifest, "Worker")["command"]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RunPolicyConfig(backoff_limit=-1), "backoff_limit must be at least 0"),
+        (lambda: ElasticConfig(min_workers=3, max_workers=2), "at most max_workers"),
+        (
+            lambda: TrainingJobConfig(name="a", num_workers=3, elastic=ElasticConfig()),
+            "num_workers must be from 1 to 2",
+        ),
+        (
+            lambda: GangConfig(scheduler=GangScheduler.KUEUE, queue="q", min_available=1),
+            "are Volcano's",
+        ),
+        (
+            lambda: VolumeConfig(name="a", mount_path="a", kind=VolumeKind.EMPTY),
+            "mount_path must be absolute",
+        ),
+        (
+            lambda: VolumeConfig(name="a", mount_path="/a", kind=VolumeKind.CLAIM),
+            "needs the name of its claim",
+        ),
+        (
+            lambda: PodConfig(
+                shared_memory="1Gi",
+                volumes=(VolumeConfig(name="a", mount_path="/dev/shm", kind=VolumeKind.EMPTY),),
+            ),
+            "Two volumes are named or mounted as '/dev/shm'",
+        ),
+    ],
+)
+def test_placement_that_cannot_work_is_refused(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build()
 
 
 @pytest.mark.parametrize(

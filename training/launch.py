@@ -1,0 +1,51 @@
+"""Run torchrun, and end as the processes that it started did: `python -m kubeloop.training.launch`.
+
+torchrun ends with 1 whatever became of its processes, so that an operator which goes by exit codes
+would give up a job whose worker was merely evicted. Arguments are torchrun's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as run
+
+_FIRST_SIGNAL = 128
+_EXIT_FAILED = 1
+_EXIT_TRY_AGAIN = 138
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run torchrun; returns the exit code that says why it ended."""
+    try:
+        run(list(sys.argv[1:] if arguments is None else arguments))
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        _tell(f"processes ended with {codes}")
+        return choose_exit_code(codes)
+    except SignalException as error:
+        return _FIRST_SIGNAL + int(error.sigval)
+    except RuntimeError as error:
+        # A rendezvous that nobody else came to, or whose host went away.
+        _tell(str(error))
+        return _EXIT_TRY_AGAIN
+    return 0
+
+
+def _tell(cause: str) -> None:
+    sys.stderr.write(f"error: {cause}\n")
+    sys.stderr.flush()
+
+
+def choose_exit_code(codes: Iterable[int]) -> int:
+    """Return the code of the failure that counts: one that trying again would not mend."""
+    ends = [_FIRST_SIGNAL - code if code < 0 else code for code in codes]
+    final = [code for code in ends if 0 < code < _FIRST_SIGNAL]
+    return final[0] if final else max(ends, default=_EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
