@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 MAX_LISTED = 1000
+OFF = "off"
+"""Severity of a rule that is not to be applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,9 @@ class ObjectStore(ABC):
         """Return where to write files that `adopt` takes; they are named `.staging-…`."""
         return Path(tempfile.gettempdir())
 
+    def remove_stale_staging(self, *, older_than_seconds: float = 86_400.0) -> None:  # noqa: B027
+        """Remove staged files that writers which died left; stores without any do nothing."""
+
     @abstractmethod
     def download(self, key: str, path: Path) -> None:
         """Copy an object to a local file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -63,6 +64,13 @@ class FileStore(ObjectStore):
         with _file_errors("write", self.uri):
             self.root.mkdir(parents=True, exist_ok=True)
         return self.root
+
+    def remove_stale_staging(self, *, older_than_seconds: float = 86_400.0) -> None:
+        """Remove staged files that writers which died left."""
+        for path in self.root.rglob(f"{_STAGING}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > older_than_seconds:
+                    path.unlink()
 
     def download(self, key: str, path: Path) -> None:
         """Copy an object to a local file."""
