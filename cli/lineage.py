@@ -132,7 +132,7 @@ def export(session: Session, target: str, *, save: Path | None, url: str) -> Non
     from kubeloop.pipelines.lineage.openlineage import build_events, render_lines, send
 
     with session.connect_metadata() as source:
-        found = find_target(target, source, endpoints=())
+        found = find_target(target, source, endpoints=find_endpoints(session))
         if found.run is None:
             msg = f"OpenLineage events are of a run, and {target!r} is none; give a run id."
             raise InputError(msg)

@@ -82,8 +82,10 @@ def _find_roots(graph: LineageGraph, links: dict[str, list[str]]) -> list[str]:
     if graph.target.kind is not LineageKind.RUN:
         return [graph.target.key]
     reached = {child for children in links.values() for child in children}
-    inside = [key for key in graph.nodes if key != graph.target.key]
-    return [graph.target.key, *([key for key in inside if key not in reached] or inside)]
+    ends = [key for key in graph.nodes if key not in reached and key != graph.target.key]
+    # In a circle nothing is an end.
+    is_circle = not ends and not links[graph.target.key]
+    return [graph.target.key, *(graph.nodes.keys() - {graph.target.key} if is_circle else ends)]
 
 
 def render_tree(graph: LineageGraph) -> str:
