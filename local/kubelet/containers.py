@@ -69,6 +69,7 @@ class ContainerRunner:
         self._grace_seconds = pod.grace_seconds
         self._process: Process | None = None
         self._num_failures = 0
+        self._ends_well = False
 
     async def run(self) -> None:
         """Start, watch and start again; returns when nothing is to be started any more."""
@@ -83,8 +84,12 @@ class ContainerRunner:
             if self._process is not None and self._process.exit_status is None:
                 self._process.send_signal(signal.SIGKILL)
 
-    def stop(self, *, grace_seconds: float) -> None:
-        """Have it end: SIGTERM, and SIGKILL when the grace is over. Again: with less grace."""
+    def stop(self, *, grace_seconds: float, ends_well: bool = False) -> None:
+        """Have it end: SIGTERM, and SIGKILL when the grace is over. Again: with less grace.
+
+        With `ends_well` it counts as having succeeded, however it ends.
+        """
+        self._ends_well = self._ends_well or ends_well
         first = not self._stopping.is_set()
         self._grace_seconds = grace_seconds if first else min(self._grace_seconds, grace_seconds)
         if first and self._process is not None and self._process.exit_status is None:
@@ -124,6 +129,8 @@ class ContainerRunner:
             container=self.record.name,
             restart_count=self.record.restart_count,
         )
+        # NB: there is one if the control plane was killed before it could note that it had started.
+        log.unlink(missing_ok=True)
         while not self._stopping.is_set():
             try:
                 spec = await self._pod.build_spec(self._container, log)
@@ -163,17 +170,18 @@ class ContainerRunner:
         self._pod.changed()
 
     def _close(self, process: Process, status: ExitStatus, *, oom: bool) -> None:
-        reason = "Completed" if status.code == 0 else "Error"
+        code = 0 if self._ends_well else status.code
+        reason = "Completed" if code == 0 else "Error"
         if oom and status.signal == signal.SIGKILL and not self._stopping.is_set():
             reason = "OOMKilled"
         if status.lost:
             reason = "ContainerStatusUnknown"
         self._end(
             Terminated(
-                exit_code=status.code,
+                exit_code=code,
                 reason=reason,
-                message=self._read_termination_message() if status.code else "",
-                signal=status.signal,
+                message=self._read_termination_message() if code else "",
+                signal=0 if self._ends_well else status.signal,
                 started_at=process.started_at,
                 finished_at=status.finished_at,
                 container_id=self.record.container_id,

@@ -15,6 +15,10 @@ from kubeloop.local.kubelet.volumes import VolumeSpace, locate_volume, resolve_m
 KEEP_VOLUMES_ANNOTATION = "kubeloop.dev/keep-volumes"
 """Annotation of a pod: its volumes stay until it is deleted, not only until it has ended."""
 
+COMPLETE_ANNOTATION = "kubeloop.dev/complete"
+"""Annotation of a pod: its containers are to end, and count as having succeeded. On a cluster
+Katib's collector does so to a trial that it stops early, from inside of the pod."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodFiles:

@@ -30,7 +30,7 @@ from kubeloop.local.kubelet.network import (
     locate_service,
 )
 from kubeloop.local.kubelet.node import Node
-from kubeloop.local.kubelet.pod_files import KEEP_VOLUMES_ANNOTATION
+from kubeloop.local.kubelet.pod_files import COMPLETE_ANNOTATION, KEEP_VOLUMES_ANNOTATION
 from kubeloop.local.kubelet.process import ProcessSpec
 from kubeloop.local.kubelet.references import (
     MissingReferenceError,
@@ -82,6 +82,10 @@ class PodRunner:
         return str(self.pod["metadata"]["uid"])
 
     @property
+    def _default_grace(self) -> float:
+        return float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+    @property
     def is_being_deleted(self) -> bool:
         """Whether the pod is to go."""
         return "deletionTimestamp" in self.pod["metadata"]
@@ -91,6 +95,9 @@ class PodRunner:
         self.pod["metadata"] = metadata = pod["metadata"]
         if self.is_being_deleted:
             self.stop(grace_seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
+        elif COMPLETE_ANNOTATION in (metadata.get("annotations") or {}) and self._active:
+            for runner in self._active:
+                runner.stop(grace_seconds=self._default_grace, ends_well=True)
 
     async def run(self) -> None:
         """Until the pod is over; its last status has been written then."""
@@ -158,7 +165,7 @@ class PodRunner:
         records = self._init if field == "initContainers" else self._containers
         hooks = PodHooks(
             pod=self.pod,
-            grace_seconds=float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)),
+            grace_seconds=self._default_grace,
             build_spec=self._build_spec,
             host_ports=lambda: self._host_ports,
             changed=self._dirty.set,
@@ -182,11 +189,15 @@ class PodRunner:
 
     async def _prepare(self) -> bool:
         """Make ports, folders and volumes; False if the pod is to stop before all is there."""
+        folder = self._node.folder(self.uid)
+        if folder.exists() and not any(r.has_run for r in (*self._init, *self._containers)):
+            # What a control plane left that was killed before it could note that it had started.
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         while not self._stopping.is_set():
             try:
                 self._host_ports = assign_host_ports(self.pod, self._node.ports)
                 await self._annotate_ports()
-                self._node.folder(self.uid).mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._node.work_folders(self.uid).create()
                 self._volumes = prepare_volumes(
                     self.pod,

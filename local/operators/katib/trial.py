@@ -37,13 +37,14 @@ from kubeloop.local.operators.katib.metrics import observe
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.report_readers import collector_kind
 from kubeloop.local.operators.katib.terms import (
+    EARLY_STOPPED,
     FAILED,
     PUSH,
     SUCCEEDED,
     TRIAL_FINALIZER,
     TRIAL_LABEL,
 )
-from kubeloop.local.operators.katib.trial_pods import read_last_words
+from kubeloop.local.operators.katib.trial_pods import complete_pods, read_last_words
 from kubeloop.local.operators.katib.trial_status import (
     JobVerdict,
     fail,
@@ -111,8 +112,11 @@ class TrialReconciler(Reconciler):
         await self._save(draft)
         if is_settled(draft):
             self._collector.forget(trial)
-        if job is not None and is_completed(draft) and not trial["spec"].get("retainRun"):
-            await self._delete_job(trial, job)
+        if job is not None and is_completed(draft):
+            if not trial["spec"].get("retainRun"):
+                await self._delete_job(trial, job)
+            elif draft.says(EARLY_STOPPED):
+                await complete_pods(self._client, trial)
         return result
 
     async def _hold(self, trial: Manifest) -> Manifest:

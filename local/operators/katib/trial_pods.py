@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
-from kubeloop.errors import NotFoundError
+from kubeloop.errors import ConflictError, NotFoundError
 from kubeloop.local.api.resources import PODS
 from kubeloop.local.client import Client, Manifest
+from kubeloop.local.kubelet.pod_files import COMPLETE_ANNOTATION
 from kubeloop.local.operators.katib.terms import TRIAL_LABEL
-from kubeloop.local.operators.pod_states import phase_of
+from kubeloop.local.operators.pod_states import is_terminal, phase_of
 
 _NUM_LAST_LINES = 15
 _MAX_CHARACTERS = 900  # an event's message holds 1024
@@ -17,6 +19,17 @@ _MAX_CHARACTERS = 900  # an event's message holds 1024
 async def list_primary_pods(client: Client, trial: Manifest) -> list[Manifest]:
     """The pods whose metrics count, oldest first."""
     return await _list_pods(client, trial, is_primary=True)
+
+
+async def complete_pods(client: Client, trial: Manifest) -> None:
+    """End the primary pods of a trial that is stopped early, but whose job stays."""
+    for pod in await list_primary_pods(client, trial):
+        metadata = pod["metadata"]
+        if is_terminal(pod) or COMPLETE_ANNOTATION in (metadata.get("annotations") or {}):
+            continue
+        body = {"metadata": {"uid": metadata["uid"], "annotations": {COMPLETE_ANNOTATION: "true"}}}
+        with contextlib.suppress(NotFoundError, ConflictError):  # it has gone since
+            await client.patch(PODS, metadata["name"], namespace=metadata["namespace"], body=body)
 
 
 async def read_last_words(client: Client, trial: Manifest) -> str:

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from kubeloop.local.api.resources import PODS
-from kubeloop.local.kubelet.kubelet import KubeletConfig
+from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
+from kubeloop.local.kubelet.pod_files import COMPLETE_ANNOTATION
 from kubeloop.local.kubelet.warm_parent import WarmConfig
+from kubeloop.testing.api import memory_api
 from kubeloop.testing.kubelet import (
     Cluster,
+    build_pod,
     container_status,
     is_condition_true,
     phase,
@@ -345,3 +348,53 @@ async def _has_logged(cluster: Cluster, name: str, text: str, *, count: int = 1)
     if phase(await cluster.get(name)) == "Pending":
         return False
     return (await cluster.log(name)).count(text) >= count
+
+
+def test_a_pod_that_is_completed_ends_and_has_succeeded(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.create("trial", "sleep", "600")
+        pod = await cluster.wait("trial", lambda pod: phase(pod) == "Running")
+        annotations = {COMPLETE_ANNOTATION: "true"}
+
+        await cluster.client.patch(
+            PODS,
+            "trial",
+            namespace="default",
+            body={"metadata": {"uid": pod["metadata"]["uid"], "annotations": annotations}},
+        )
+
+        pod = await cluster.finish("trial")
+        terminated = container_status(pod)["state"]["terminated"]
+        assert phase(pod) == "Succeeded"
+        assert (terminated["exitCode"], terminated["reason"]) == (0, "Completed")
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_is_left_of_a_start_that_nobody_noted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with memory_api(pods_dir=tmp_path / "pods") as client:
+            created = await client.create(
+                build_pod("again", **_with_volume({"name": "v", "emptyDir": {}}))
+            )
+            folder = tmp_path / "pods" / created["metadata"]["uid"]
+            for path in (folder / "logs" / "main" / "0.log", folder / "volumes" / "v" / "old"):
+                path.parent.mkdir(parents=True)
+                path.write_text("old")
+            async with Kubelet(client, state=tmp_path, config=KubeletConfig(warm=COLD)) as kubelet:
+                cluster = Cluster(client=client, kubelet=kubelet, state=tmp_path)
+                await cluster.finish("again")
+
+                assert await cluster.log("again") == "new\n"
+
+    asyncio.run(main())
+
+
+def _with_volume(volume: Any) -> dict[str, Any]:
+    container = {
+        "name": "main",
+        "image": "i",
+        "command": ["sh", "-c", "ls /data; echo new"],
+        "volumeMounts": [{"name": volume["name"], "mountPath": "/data"}],
+    }
+    return {"volumes": [volume], "containers": [container]}

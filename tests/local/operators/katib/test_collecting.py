@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from kubeloop.local.api.resources import PODS, TRIALS
+from kubeloop.local.api.resources import PODS, PYTORCH_JOBS, TRIALS
 from kubeloop.local.client import Manifest
+from kubeloop.local.kubelet.pod_files import COMPLETE_ANNOTATION
 from kubeloop.local.operators.conditions import conditions_of
 from kubeloop.local.operators.katib.metrics import MetricLog
 from kubeloop.testing.katib_lab import (
@@ -243,6 +244,27 @@ def test_a_hopeless_trial_is_stopped_and_keeps_its_metrics(tmp_path: Path) -> No
         (event,) = await lab.events("TrialEarlyStopped")
         assert "accuracy 0.15 is less than 0.85" in event["message"]
         await wait_until(lambda: _has_no_pods(lab))
+
+    play(first_well_then_badly, scenario, folder=tmp_path)
+
+
+def test_an_early_stopped_trial_that_is_retained_keeps_its_job_but_not_its_processes(
+    tmp_path: Path,
+) -> None:
+    async def scenario(lab: Lab) -> None:
+        experiment = build_experiment(**EARLY)
+        experiment["spec"]["trialTemplate"]["retain"] = True
+        await lab.submit(experiment)
+        status = (await lab.wait_for("Succeeded"))["status"]
+        (name,) = status["earlyStoppedTrialList"]
+
+        async def is_ended() -> bool:
+            pods = [p for p in await lab.list_all(PODS) if name in p["metadata"]["name"]]
+            annotations = [pod["metadata"].get("annotations") or {} for pod in pods]
+            return [COMPLETE_ANNOTATION in entry for entry in annotations] == [True]
+
+        await wait_until(is_ended)
+        assert (await lab.get(PYTORCH_JOBS, name))["metadata"]["name"] == name
 
     play(first_well_then_badly, scenario, folder=tmp_path)
 
