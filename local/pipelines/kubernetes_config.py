@@ -26,6 +26,8 @@ _IGNORED = {
     "securityContext": "security contexts have no effect on processes without containers",
     "enabledSharedMemory": "shared memory is the machine's own, its size cannot be set",
 }
+_SIZED = frozenset(("emptyDirMounts", "genericEphemeralVolume"))
+_SIZES = frozenset(("medium", "sizeLimit", "size", "storageClassName"))
 _IGNORED_OF_PIPELINE = {
     "resourceTtlOnCompletion": "a run's Pods stay until the run is deleted",
     "resourceTtlOnSuccess": "a run's Pods stay until the run is deleted",
@@ -78,6 +80,8 @@ def describe_ignored(config: Mapping[str, Any]) -> list[str]:
             notes.append(f"{key} is ignored: {_IGNORED[key]}")
         elif key not in _APPLIED:
             notes.append(f"{key} is ignored: this version does not know it")
+        elif key in _SIZED and any(_SIZES & item.keys() for item in config[key]):
+            notes.append(f"the size and medium of {key} are ignored: volumes are folders on disk")
     return notes
 
 

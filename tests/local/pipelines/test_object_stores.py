@@ -15,7 +15,7 @@ from kfp_server_api.exceptions import ApiException
 from minio import Minio
 
 from kubeloop.testing.pipelines import PipelinesStage, running_pipelines
-from kubeloop.testing.s3_server import s3_server
+from kubeloop.testing.s3_server import ACCESS_KEY, SECRET_KEY, s3_server
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
 
@@ -70,7 +70,8 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(endpoint: str) -> Minio:
-    return Minio(endpoint.removeprefix("http://"), secure=False)
+    address = endpoint.removeprefix("http://")
+    return Minio(address, access_key=ACCESS_KEY, secret_key=SECRET_KEY, secure=False)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,8 @@ def configured(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         },
     }
     providers = yaml.safe_dump({"s3": {"default": default}})
-    keys = {name: base64.b64encode(b"key").decode() for name in ("accesskey", "secretkey")}
+    pair = {"accesskey": ACCESS_KEY, "secretkey": SECRET_KEY}
+    keys = {name: base64.b64encode(key.encode()).decode() for name, key in pair.items()}
     with running_pipelines(tmp_path_factory.mktemp("stores")) as stage:
         for kind, name, data in (
             ("Secret", "store-keys", keys),

@@ -156,13 +156,15 @@ def test_settings_without_effect_are_said_at_the_task_and_as_events(
         kubernetes.add_node_selector(task, "disk", "ssd")
         kubernetes.add_toleration(task, key="gpu", operator="Exists")
         kubernetes.set_image_pull_secrets(task, ["registry"])
+        kubernetes.empty_dir_mount(task, volume_name="e", mount_path="/m", size_limit="1Mi")
 
     view = _run(runner, "true", configure)
     notes = view.task("run")["status_metadata"]["custom_properties"]["notes"]
-    assert sorted(text.partition(" is ignored: ")[0] for text in notes) == [
-        "imagePullSecret",
-        "nodeSelector",
-        "tolerations",
+    assert sorted(text.partition(" ignored: ")[0] for text in notes) == [
+        "imagePullSecret is",
+        "nodeSelector is",
+        "the size and medium of emptyDirMounts are",
+        "tolerations is",
     ]
     name = pod_of(view)["metadata"]["name"]
     events = runner.stage.call(runner.stage.client.list(EVENTS, namespace="default")).items
