@@ -1,9 +1,10 @@
 """What every search algorithm must do, as a test class to inherit from.
 
-    class TestMine(SuggestionContract):
+    class TestMine(SpaceSearchContract):
         algorithm = "mine"
 
 Register the algorithm first; a subclass may narrow `parameters` to what its algorithm can search.
+Searches of architectures keep the `SuggestionContract` only.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kubeloop.katib.suggestion.messages import (
     FeasibleSpace,
     GetSuggestionsRequest,
     Metric,
+    NasConfig,
     ObjectiveSpec,
     ObjectiveType,
     ParameterAssignment,
@@ -68,6 +70,7 @@ def build_experiment(
     *,
     settings: Mapping[str, str] | None = None,
     max_trial_count: int = 12,
+    nas_config: NasConfig | None = None,
 ) -> Experiment:
     """An experiment that maximises `accuracy`."""
     return Experiment(
@@ -84,6 +87,7 @@ def build_experiment(
             ),
             parallel_trial_count=2,
             max_trial_count=max_trial_count,
+            nas_config=nas_config,
         ),
     )
 
@@ -109,65 +113,41 @@ class SuggestionContract:
 
     algorithm: ClassVar[str]
     settings: ClassVar[Mapping[str, str]] = {"random_state": "7"}
-    parameters: ClassVar[tuple[ParameterSpec, ...]] = (
-        build_parameter(
-            "learning_rate",
-            ParameterType.DOUBLE,
-            bounds=("0.0001", "0.1"),
-            distribution=Distribution.LOG_UNIFORM,
-        ),
-        build_parameter("momentum", ParameterType.DOUBLE, bounds=("0", "0.9"), step="0.1"),
-        build_parameter("layers", ParameterType.INT, bounds=("1", "7"), step="2"),
-        build_parameter("units", ParameterType.INT, bounds=("8", "64")),
-        build_parameter("optimizer", ParameterType.CATEGORICAL, choices=("sgd", "adam")),
-        build_parameter("batch_size", ParameterType.DISCRETE, choices=("16", "32", "64")),
-        build_parameter(
-            "dropout",
-            ParameterType.DOUBLE,
-            bounds=("0.1", "0.5"),
-            distribution=Distribution.NORMAL,
-        ),
-    )
+    parameters: ClassVar[tuple[ParameterSpec, ...]] = ()
+    nas_config: ClassVar[NasConfig | None] = None
 
     def make_service(self) -> SuggestionService:
         """A fresh service, as after a restart."""
         return ALGORITHMS[self.algorithm]()
+
+    def build_experiment(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        parameters: Sequence[ParameterSpec] | None = None,
+    ) -> Experiment:
+        """An experiment that the algorithm can work on, or one with other settings."""
+        return build_experiment(
+            self.algorithm,
+            self.parameters if parameters is None else parameters,
+            settings=self.settings if settings is None else settings,
+            nas_config=self.nas_config,
+        )
 
     def suggest(
         self, num: int, *, trials: Sequence[Trial] = (), total: int | None = None
     ) -> tuple[ParameterAssignments, ...]:
         """The reply of a fresh service to a request for `num`, the last of `total`."""
         request = GetSuggestionsRequest(
-            experiment=build_experiment(self.algorithm, self.parameters, settings=self.settings),
+            experiment=self.build_experiment(),
             trials=tuple(trials),
             current_request_number=num,
             total_request_number=total or num,
         )
         return self.make_service().get_suggestions(request).parameter_assignments
 
-    def check_value(self, parameter: ParameterSpec, text: str) -> None:
-        """Assert that `text` is a value of the parameter."""
-        space = parameter.feasible_space
-        if space.list:
-            assert text in space.list
-            return
-        assert float(space.min) <= float(text) <= float(space.max)
-        if parameter.parameter_type is ParameterType.INT:
-            assert text == str(int(text))
-        if space.step:
-            steps = (float(text) - float(space.min)) / float(space.step)
-            assert steps == pytest.approx(round(steps))
-
     def test_as_many_suggestions_as_asked_for(self) -> None:
         assert [len(self.suggest(num)) for num in (1, 3)] == [1, 3]
-
-    def test_every_parameter_gets_a_value_of_its_space(self) -> None:
-        suggestions = self.suggest(8)
-
-        for suggestion in suggestions:
-            assert [a.name for a in suggestion.assignments] == [p.name for p in self.parameters]
-            for parameter, assignment in zip(self.parameters, suggestion.assignments, strict=True):
-                self.check_value(parameter, assignment.value)
 
     def test_a_restart_gives_the_same_suggestions(self) -> None:
         assert self.suggest(4) == self.suggest(4)
@@ -176,9 +156,6 @@ class SuggestionContract:
         one_by_one = [self.suggest(1, total=total)[0] for total in (1, 2)]
 
         assert list(self.suggest(2)) == one_by_one
-
-    def test_suggestions_differ_from_one_another(self) -> None:
-        assert len({suggestion.assignments for suggestion in self.suggest(4)}) > 1
 
     def test_trials_in_every_state_are_accepted(self) -> None:
         suggestions = self.suggest(len(TrialConditionType))
@@ -202,11 +179,89 @@ class SuggestionContract:
         assert len(self.suggest(1, trials=[foreign], total=2)) == 1
 
     def test_valid_settings_are_accepted(self) -> None:
-        experiment = build_experiment(self.algorithm, self.parameters, settings=self.settings)
-
         self.make_service().validate_algorithm_settings(
-            ValidateAlgorithmSettingsRequest(experiment=experiment)
+            ValidateAlgorithmSettingsRequest(experiment=self.build_experiment())
         )
+
+    def check_refused(
+        self,
+        settings: Mapping[str, str],
+        *,
+        match: str,
+        parameters: Sequence[ParameterSpec] | None = None,
+    ) -> None:
+        """Assert that validation refuses, with a message that matches."""
+        experiment = self.build_experiment({**self.settings, **settings}, parameters=parameters)
+        with pytest.raises(InvalidSettingsError, match=match):
+            self.make_service().validate_algorithm_settings(
+                ValidateAlgorithmSettingsRequest(experiment=experiment)
+            )
+
+
+class SpaceSearchContract(SuggestionContract):
+    """What searches over parameters do besides."""
+
+    parameters: ClassVar[tuple[ParameterSpec, ...]] = (
+        build_parameter(
+            "learning_rate",
+            ParameterType.DOUBLE,
+            bounds=("0.0001", "0.1"),
+            distribution=Distribution.LOG_UNIFORM,
+        ),
+        build_parameter("momentum", ParameterType.DOUBLE, bounds=("0", "0.9"), step="0.1"),
+        build_parameter("layers", ParameterType.INT, bounds=("1", "7"), step="2"),
+        build_parameter("units", ParameterType.INT, bounds=("8", "64")),
+        build_parameter("optimizer", ParameterType.CATEGORICAL, choices=("sgd", "adam")),
+        build_parameter("batch_size", ParameterType.DISCRETE, choices=("16", "32", "64")),
+        build_parameter(
+            "dropout",
+            ParameterType.DOUBLE,
+            bounds=("0.1", "0.5"),
+            distribution=Distribution.NORMAL,
+        ),
+        build_parameter(
+            "weight_decay",
+            ParameterType.DOUBLE,
+            bounds=("0.000001", "0.01"),
+            step="0.000001",
+            distribution=Distribution.LOG_NORMAL,
+        ),
+    )
+
+    def check_value(self, parameter: ParameterSpec, text: str) -> None:
+        """Assert that `text` is a value of the parameter."""
+        space = parameter.feasible_space
+        if space.list:
+            assert text in space.list
+            return
+        assert float(space.min) <= float(text) <= float(space.max)
+        if parameter.parameter_type is ParameterType.INT:
+            assert text == str(int(text))
+        if space.step:
+            steps = (float(text) - float(space.min)) / float(space.step)
+            assert steps == pytest.approx(round(steps))
+
+    def test_every_parameter_gets_a_value_of_its_space(self) -> None:
+        suggestions = self.suggest(8)
+
+        for suggestion in suggestions:
+            assert [a.name for a in suggestion.assignments] == [p.name for p in self.parameters]
+            for parameter, assignment in zip(self.parameters, suggestion.assignments, strict=True):
+                self.check_value(parameter, assignment.value)
+
+    def test_later_suggestions_are_values_of_the_space_too(self) -> None:
+        first = self.suggest(14)
+        trials = [
+            build_trial(f"t{index}", suggestion.assignments, value=repr(index / 7))
+            for index, suggestion in enumerate(first)
+        ]
+
+        for suggestion in self.suggest(3, trials=trials, total=17):
+            for parameter, assignment in zip(self.parameters, suggestion.assignments, strict=True):
+                self.check_value(parameter, assignment.value)
+
+    def test_suggestions_differ_from_one_another(self) -> None:
+        assert len({suggestion.assignments for suggestion in self.suggest(4)}) > 1
 
     def test_an_unknown_setting_is_refused_by_name(self) -> None:
         self.check_refused({"no_such_setting": "1"}, match="no_such_setting")
@@ -219,18 +274,7 @@ class SuggestionContract:
 
         self.check_refused(self.settings, match="momentum", parameters=(wrong,))
 
-    def check_refused(
-        self,
-        settings: Mapping[str, str],
-        *,
-        match: str,
-        parameters: Sequence[ParameterSpec] | None = None,
-    ) -> None:
-        """Assert that validation refuses, with a message that matches."""
-        experiment = build_experiment(
-            self.algorithm, parameters or self.parameters, settings={**self.settings, **settings}
+    def test_a_parameter_that_is_there_twice_is_refused_by_name(self) -> None:
+        self.check_refused(
+            self.settings, match=self.parameters[0].name, parameters=self.parameters * 2
         )
-        with pytest.raises(InvalidSettingsError, match=match):
-            self.make_service().validate_algorithm_settings(
-                ValidateAlgorithmSettingsRequest(experiment=experiment)
-            )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from kubeloop.katib.suggestion.asha import AshaSearch
 from kubeloop.katib.suggestion.bayesian import BayesianSearch
 from kubeloop.katib.suggestion.cma_es import CmaEsSearch
+from kubeloop.katib.suggestion.darts import DartsSearch
+from kubeloop.katib.suggestion.enas import EnasSearch
 from kubeloop.katib.suggestion.grid import GridSearch
 from kubeloop.katib.suggestion.hyperband import HyperbandSearch
 from kubeloop.katib.suggestion.pbt import PbtSearch
@@ -23,3 +25,5 @@ ALGORITHMS.register("bayesianoptimization", BayesianSearch)
 ALGORITHMS.register("hyperband", HyperbandSearch)
 ALGORITHMS.register("asha", AshaSearch)
 ALGORITHMS.register("pbt", PbtSearch)
+ALGORITHMS.register("enas", EnasSearch)
+ALGORITHMS.register("darts", DartsSearch)

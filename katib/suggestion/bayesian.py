@@ -25,6 +25,7 @@ from kubeloop.katib.suggestion.settings import RANDOM_STATE, Setting, choice, co
 from kubeloop.katib.suggestion.space import Choice
 from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
 from kubeloop.katib.suggestion.surrogates import SURROGATES, GaussianProcess, Surrogate
+from kubeloop.katib.suggestion.threads import single_thread
 from kubeloop.katib.suggestion.trials import Point, find_points
 
 if TYPE_CHECKING:
@@ -77,10 +78,7 @@ class BayesianSearch(SpaceSearch):
         if num_done < max(problem.settings.integer("n_initial_points"), 2):
             yield from (draw(problem.dimensions, seed=seed, number=number) for number in numbers)
             return
-        # More threads than cores make small matrices slow.
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(1):
+        with single_thread():
             proposer = _Proposer(problem, points, seed=make_seed(seed, numbers.start))
             for number in numbers:
                 yield proposer.propose(make_seed(seed, number))

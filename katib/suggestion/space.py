@@ -287,7 +287,7 @@ def parse_space(spec: ExperimentSpec) -> tuple[Dimension, ...]:
     for name in names:
         if names.count(name) > 1:
             raise InvalidSettingsError(f"parameter {name} is there {names.count(name)} times")
-    return tuple(_parse_dimension(parameter) for parameter in spec.parameters)
+    return tuple(parse_dimension(parameter) for parameter in spec.parameters)
 
 
 def assign(
@@ -300,7 +300,12 @@ def assign(
     )
 
 
-def _parse_dimension(parameter: ParameterSpec) -> Dimension:
+def parse_dimension(parameter: ParameterSpec) -> Dimension:
+    """One parameter.
+
+    Raises:
+        InvalidSettingsError: It cannot be searched.
+    """
     if parameter.parameter_type in (ParameterType.INT, ParameterType.DOUBLE):
         return Range(parameter)
     if parameter.parameter_type in (ParameterType.CATEGORICAL, ParameterType.DISCRETE):

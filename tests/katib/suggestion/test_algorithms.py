@@ -25,7 +25,7 @@ from kubeloop.katib.suggestion.messages import (
     ValidateAlgorithmSettingsRequest,
 )
 from kubeloop.testing.suggestion_contract import (
-    SuggestionContract,
+    SpaceSearchContract,
     build_experiment,
     build_parameter,
     build_trial,
@@ -34,11 +34,11 @@ from kubeloop.testing.suggestion_contract import (
 LOG = Distribution.LOG_UNIFORM
 
 
-class TestRandom(SuggestionContract):
+class TestRandom(SpaceSearchContract):
     algorithm = "random"
 
 
-class TestTpe(SuggestionContract):
+class TestTpe(SpaceSearchContract):
     algorithm = "tpe"
     settings: ClassVar[Mapping[str, str]] = {
         "random_state": "7",
@@ -48,7 +48,7 @@ class TestTpe(SuggestionContract):
     }
 
 
-class TestMultivariateTpe(SuggestionContract):
+class TestMultivariateTpe(SpaceSearchContract):
     algorithm = "multivariate-tpe"
     settings: ClassVar[Mapping[str, str]] = {
         "random_state": "7",
@@ -57,7 +57,7 @@ class TestMultivariateTpe(SuggestionContract):
     }
 
 
-class TestCmaEs(SuggestionContract):
+class TestCmaEs(SpaceSearchContract):
     algorithm = "cmaes"
     settings: ClassVar[Mapping[str, str]] = {
         "random_state": "7",
@@ -66,11 +66,15 @@ class TestCmaEs(SuggestionContract):
     }
 
 
-class TestSobol(SuggestionContract):
+class TestSobol(SpaceSearchContract):
     algorithm = "sobol"
 
 
-class TestGrid(SuggestionContract):
+class TestBayesianOptimization(SpaceSearchContract):
+    algorithm = "bayesianoptimization"
+
+
+class TestGrid(SpaceSearchContract):
     algorithm = "grid"
     parameters: ClassVar[tuple[ParameterSpec, ...]] = (
         build_parameter("momentum", ParameterType.DOUBLE, bounds=("0", "0.9"), step="0.3"),

@@ -21,7 +21,7 @@ from kubeloop.katib.suggestion.messages import (
 )
 from kubeloop.katib.suggestion.pbt import GENERATION_LABEL, PARENT_LABEL, prepare_checkpoints
 from kubeloop.testing.suggestion_contract import (
-    SuggestionContract,
+    SpaceSearchContract,
     build_experiment,
     build_parameter,
     build_trial,
@@ -36,7 +36,7 @@ SETTINGS = {
 RATE = build_parameter("rate", ParameterType.DOUBLE, bounds=("0", "1"))
 
 
-class TestPbt(SuggestionContract):
+class TestPbt(SpaceSearchContract):
     algorithm = "pbt"
     settings: ClassVar[Mapping[str, str]] = SETTINGS
 

@@ -32,7 +32,7 @@ from kubeloop.katib.suggestion.rungs import (
 )
 from kubeloop.testing.suggestion_contract import (
     OBJECTIVE,
-    SuggestionContract,
+    SpaceSearchContract,
     build_experiment,
     build_parameter,
     build_trial,
@@ -46,11 +46,11 @@ SETTINGS = {
 }
 
 
-class RungContract(SuggestionContract):
+class RungContract(SpaceSearchContract):
     """The contract, where the resource is not bound to its range."""
 
     resource = "epochs"
-    parameters: ClassVar[tuple[ParameterSpec, ...]] = (*SuggestionContract.parameters, EPOCHS)
+    parameters: ClassVar[tuple[ParameterSpec, ...]] = (*SpaceSearchContract.parameters, EPOCHS)
 
     def check_value(self, parameter: ParameterSpec, text: str) -> None:
         if parameter.name == self.resource:

@@ -1,0 +1,168 @@
+"""ENAS: a recurrent controller proposes architectures and learns from how good they were.
+
+A suggestion tells each layer's operation and from which earlier layers it also takes its input
+(`architecture`), and what the operations' numbers mean (`nn_config`), in Katib's formats.
+
+The controller keeps nothing: for every request it is trained anew, from weights that the seed
+decides, on all architectures that have a result, with `controller_train_steps` steps a trial up to
+a bound. Katib's own credits the average of all trials to architectures that it samples meanwhile;
+here each architecture gets its own trial's result, against a moving baseline (REINFORCE).
+
+Source: Katib's `enas`, pkg/suggestion/v1beta1/nas/enas; Pham et al., Efficient Neural Architecture
+Search via Parameter Sharing, 2018.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import ClassVar
+
+from kubeloop.katib.suggestion.messages import (
+    ExperimentSpec,
+    GetSuggestionsReply,
+    GetSuggestionsRequest,
+    NasConfig,
+    ParameterAssignment,
+    ParameterAssignments,
+    Trial,
+    ValidateAlgorithmSettingsRequest,
+)
+from kubeloop.katib.suggestion.nas import Layer, list_layers, read_nas_config, render_json
+from kubeloop.katib.suggestion.randomness import make_generator, suggestion_numbers
+from kubeloop.katib.suggestion.service import InvalidSettingsError, SuggestionService
+from kubeloop.katib.suggestion.settings import (
+    RANDOM_STATE,
+    Setting,
+    Settings,
+    count,
+    parse_settings,
+)
+from kubeloop.katib.suggestion.threads import single_thread
+from kubeloop.katib.suggestion.trials import read_loss
+
+ARCHITECTURE = "architecture"
+NN_CONFIG = "nn_config"
+
+Architecture = list[list[int]]
+"""For each layer its operation, and for each earlier layer whether it is an input too (0 or 1)."""
+
+
+def _number(name: str, default: float, *, most: float = math.inf, none: bool = False) -> Setting:
+    bound = "" if most == math.inf else f" and at most {most:g}"
+    return Setting(
+        name=name,
+        type=float,
+        rule=f"a number above 0{bound}{', or None' if none else ''}",
+        is_allowed=lambda value: 0 < value <= most and math.isfinite(value),
+        default=default,
+        none="None" if none else None,
+    )
+
+
+class EnasSearch(SuggestionService):
+    """Katib's `enas`, also with a seed."""
+
+    known_settings: ClassVar[tuple[Setting, ...]] = (
+        count("controller_hidden_size", least=1, default=64),
+        _number("controller_temperature", 5.0, none=True),
+        _number("controller_tanh_const", 2.25, none=True),
+        _number("controller_entropy_weight", 1e-5, none=True),
+        _number("controller_baseline_decay", 0.999, most=1),
+        _number("controller_learning_rate", 5e-5, most=1),
+        _number("controller_skip_target", 0.4, most=1),
+        _number("controller_skip_weight", 0.8, none=True),
+        count("controller_train_steps", least=1, default=50),
+        count("controller_log_every_steps", least=1, default=10),
+        RANDOM_STATE,
+    )
+
+    def get_suggestions(self, request: GetSuggestionsRequest) -> GetSuggestionsReply:
+        from kubeloop.katib.suggestion.enas_controller import Controller
+
+        spec = request.experiment.spec
+        config = read_nas_config(spec)
+        settings = parse_settings(spec.algorithm, self.known_settings)
+        layers, num_layers = list_layers(config), config.graph_config.num_layers
+        results = _find_results(request.trials, num_layers, len(layers))
+        with single_thread():
+            controller = Controller(
+                num_layers=num_layers,
+                num_operations=len(layers),
+                settings=settings,
+                seed=make_generator(settings.seed or 0, -1).getrandbits(32),
+            )
+            controller.train_on(results)
+            architectures = [
+                controller.sample(_make_seed(settings, number))
+                for number in suggestion_numbers(request)
+            ]
+        return GetSuggestionsReply(
+            parameter_assignments=tuple(
+                _render(architecture, config, layers) for architecture in architectures
+            )
+        )
+
+    def validate_algorithm_settings(self, request: ValidateAlgorithmSettingsRequest) -> None:
+        spec = request.experiment.spec
+        parse_settings(spec.algorithm, self.known_settings)
+        _check_sizes(spec)
+
+
+def _check_sizes(spec: ExperimentSpec) -> None:
+    graph = read_nas_config(spec).graph_config
+    for name, sizes in (("inputSizes", graph.input_sizes), ("outputSizes", graph.output_sizes)):
+        if not sizes:
+            raise InvalidSettingsError(f"nasConfig.graphConfig.{name} is missing")
+
+
+def _make_seed(settings: Settings, number: int) -> int:
+    return make_generator(settings.seed, number).getrandbits(32)
+
+
+def _render(
+    architecture: Architecture, config: NasConfig, layers: list[Layer]
+) -> ParameterAssignments:
+    graph = config.graph_config
+    used = [entries[0] for entries in architecture]
+    nn_config = {
+        "num_layers": graph.num_layers,
+        "input_sizes": list(graph.input_sizes),
+        "output_sizes": list(graph.output_sizes),
+        "embedding": {str(number): layers[number].to_json() for number in used},
+    }
+    return ParameterAssignments(
+        assignments=(
+            ParameterAssignment(name=ARCHITECTURE, value=render_json(architecture)),
+            ParameterAssignment(name=NN_CONFIG, value=render_json(nn_config)),
+        )
+    )
+
+
+def _find_results(
+    trials: tuple[Trial, ...], num_layers: int, num_operations: int
+) -> list[tuple[Architecture, float]]:
+    """Architectures and their rewards, in the order in which they ended."""
+    found = []
+    for trial in sorted(trials, key=lambda trial: trial.status.completion_time):
+        loss = read_loss(trial)
+        values = {entry.name: entry.value for entry in trial.spec.parameter_assignments}
+        architecture = _parse(values.get(ARCHITECTURE, ""), num_layers, num_operations)
+        if loss is not None and architecture is not None:
+            found.append((architecture, -loss))
+    return found
+
+
+def _parse(text: str, num_layers: int, num_operations: int) -> Architecture | None:
+    """An architecture that was suggested, None for anything else."""
+    try:
+        architecture: Architecture = json.loads(text.replace("'", '"'))
+        is_sound = len(architecture) == num_layers and all(
+            len(entries) == index + 1
+            and entries[0] in range(num_operations)
+            and set(entries[1:]) <= {0, 1}
+            for index, entries in enumerate(architecture)
+        )
+    except (ValueError, TypeError):
+        return None
+    return architecture if is_sound else None
