@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, NewType
@@ -322,11 +322,3 @@ def publish(
         record=record,
         is_new=is_new,
     )
-
-
-def merge_samples(
-    samples: Sequence[Sequence[Mapping[str, Any]]], *, size: int = 10
-) -> tuple[Mapping[str, Any], ...]:
-    """Choose the sample of a union: the rows with the smallest digests, which content decides."""
-    rows = {row["digest"]: row for sample in samples for row in sample}
-    return tuple(rows[digest] for digest in sorted(rows)[:size])

@@ -11,15 +11,16 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, publish, read_commit
+from kubeloop.datasets.commits import COMMITS, Commit, Manifest, Record, Shard, publish, read_commit
 from kubeloop.datasets.findings import MAX_LISTED, Finding, ScanLog, Severity
 from kubeloop.datasets.history import mark_latest, read_head
 from kubeloop.datasets.ingest_config import IngestConfig, Progress, ProgressCallback
+from kubeloop.datasets.joining import join
 from kubeloop.datasets.kinds import KINDS, DatasetKind
 from kubeloop.datasets.leases import ingesting
 from kubeloop.datasets.packing import Packing, packers
@@ -59,6 +60,7 @@ def ingest(
             source=source,
             dataset=dataset,
             report=on_progress or (lambda _: None),
+            is_whole=not config.extend,
         )
         return ingestion.run(clock)
 
@@ -72,11 +74,14 @@ class Ingestion:
     source: Source
     dataset: ObjectStore
     report: ProgressCallback
+    is_whole: bool = True
+    """Whether the source is all there will be in the commit."""
 
     def run(self, clock: Callable[[], datetime]) -> Commit:
         started_at = clock()
         fingerprint = self.source.fingerprint()
-        recognition_key = self._recognition_key(fingerprint)
+        base = self._read_base()
+        recognition_key = self._recognition_key(fingerprint, base)
         known = self._recognise(recognition_key) if fingerprint and not self.config.full else None
         if known is not None:
             commit = replace(known, is_new=False)
@@ -84,6 +89,9 @@ class Ingestion:
             with ingesting(self.dataset):
                 manifest, record = self.produce(started_at)
                 self.check_unchanged(fingerprint)
+                if base is not None:
+                    manifest = join(self.dataset, [base.manifest, manifest])
+                check_classes(self.kind, manifest.labels, source_uri=self.source.uri)
                 commit = publish(self.dataset, manifest, record)
                 if fingerprint:
                     found = _render({"version_hash": commit.version_hash})
@@ -129,8 +137,17 @@ class Ingestion:
                 " nothing writes to it."
             )
 
-    def _recognition_key(self, fingerprint: str) -> str:
-        state = {"fingerprint": fingerprint, "settings": self.config.render_settings()}
+    def _read_base(self) -> Commit | None:
+        """Return the commit to extend, if one is to be and is there."""
+        head = read_head(self.dataset) if self.config.extend else ""
+        return read_commit(self.dataset.uri_of(f"{COMMITS}/{head}.json")) if head else None
+
+    def _recognition_key(self, fingerprint: str, base: Commit | None) -> str:
+        state = {
+            "fingerprint": fingerprint,
+            "settings": self.config.render_settings(),
+            "base": base.version_hash if base is not None else "",
+        }
         name = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         return f"sources/{name}.json"
 
@@ -149,13 +166,10 @@ class Ingestion:
             spool.add(rows)
             self.report(Progress(stage="scan", done=scan.num_rows, total=0))
         _refuse_too_many(log, config=self.config)
-        if self.kind.is_labelled and len(scan.labels) < 2:
-            raise InputError(
-                f"The source {self.source.uri!r} has one class, {scan.labels[0]!r};"
-                " classification needs two."
-                if scan.labels
-                else f"The source {self.source.uri!r} has no examples."
-            )
+        if not scan.num_rows:
+            raise InputError(f"The source {self.source.uri!r} has no examples.")
+        if self.is_whole:
+            check_classes(self.kind, scan.labels, source_uri=self.source.uri)
         return scan
 
     def _sample(self, spool: Spool, scan: Scan, *, into: Spool) -> Scan:
@@ -211,6 +225,18 @@ class Ingestion:
             findings=findings,
             num_rejected=log.num_corrupt + log.num_ignored,
             rejected=(*log.corrupt, *log.ignored)[:MAX_LISTED],
+        )
+
+
+def check_classes(kind: DatasetKind, labels: Sequence[str], *, source_uri: str) -> None:
+    """Refuse data with one class, where there should be classes.
+
+    Raises:
+        InputError: It has one.
+    """
+    if kind.is_labelled and len(labels) < 2:
+        raise InputError(
+            f"The source {source_uri!r} has one class, {labels[0]!r}; classification needs two."
         )
 
 

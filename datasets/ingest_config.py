@@ -47,6 +47,8 @@ class IngestConfig:
     """Why the commit is made."""
     author: str = ""
     """Who makes it; empty: the user of this process."""
+    extend: bool = False
+    """Commit the newest commit's data and the source's together, rather than the source's alone."""
     full: bool = False
     """Read a source again although it looks unchanged by times and sizes."""
 

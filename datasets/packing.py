@@ -30,6 +30,7 @@ _SMALLEST_TARGET = 64 << 10
 _SMALLEST_CUT_AT_LABEL = 16 << 10
 _SHARE_OF_SPLIT = 16
 _SPREAD = 4
+_TAR_ROW_BYTES = 1536
 
 OpenWriter = Callable[[BinaryIO], ShardWriter]
 
@@ -42,10 +43,12 @@ class Cutter:
         shard_bytes: Size that shards of a big split have about; none has twice as much.
         at_labels: Whether a shard also ends where the label changes, as it pays where the source
             is ordered by label.
+        row_bytes: What the format adds to each row.
     """
 
     shard_bytes: int
     at_labels: bool
+    row_bytes: int = 0
     position: int = 0
     in_shard: int = 0
     label: str = ""
@@ -56,12 +59,13 @@ class Cutter:
         """Return the rows before which a shard ends; the number of rows stands for the last."""
         cuts: list[int] = []
         target = self._target()
-        for row, (digest, size, label) in enumerate(zip(digests, sizes, labels, strict=True)):
+        for row, (digest, num_bytes, label) in enumerate(zip(digests, sizes, labels, strict=True)):
             changes_label = self.at_labels and label != self.label
             if changes_label and self.in_shard >= _SMALLEST_CUT_AT_LABEL:
                 cuts.append(row)
                 target = self._start_shard()
             self.label = label
+            size = num_bytes + self.row_bytes
             self.in_shard += size
             is_marked = (
                 self.in_shard * _SPREAD >= target
@@ -222,7 +226,11 @@ class Packing:
         return SplitPacker(
             self._dataset,
             shard_format=self._kind.shard_format,
-            cutter=Cutter(shard_bytes=self._shard_bytes, at_labels=is_tar),
+            cutter=Cutter(
+                shard_bytes=self._shard_bytes,
+                at_labels=is_tar,
+                row_bytes=_TAR_ROW_BYTES if is_tar else 0,
+            ),
             open_writer=self._open_writer,
         )
 

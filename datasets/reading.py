@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from kubeloop.datasets.cache import CacheConfig, ShardCache
-from kubeloop.datasets.commits import Commit, Shard, dataset_of, read_commit
+from kubeloop.datasets.commits import Commit, Manifest, Shard, dataset_of, read_commit
 from kubeloop.datasets.images import Channels, decode_image
 from kubeloop.datasets.kinds import KINDS
 from kubeloop.datasets.shards.base import ShardFormat
@@ -287,18 +287,25 @@ class Dataset:
 
     def read_shards(self, shards: Sequence[Shard]) -> Any:  # Any: as for `split`
         """Return some of the commit's shards as if they were a split."""
-        read: type[Split[Any]] = TableSplit
-        if KINDS[self.commit.manifest.kind].shard_format is ShardFormat.TAR:
-            read = ImageSplit
-        elif {"text", "label"} <= self.commit.manifest.schema.keys() and self.labels:
-            read = TextSplit
-        return read(self._cache, shards, labels=self.labels)
+        return read_shards(self._cache, self.commit.manifest, shards)
 
     def stream(self, split: str, config: StreamConfig | None = None) -> StreamingDataset:
         """Return a split for a `DataLoader` that reads front to back; see `StreamingDataset`."""
         from kubeloop.datasets.streaming import StreamConfig, StreamingDataset
 
         return StreamingDataset(self.split(split), config or StreamConfig())
+
+
+def read_shards(
+    cache: ShardCache, manifest: Manifest, shards: Sequence[Shard]
+) -> Any:  # Any: a Split, as the kind has it
+    """Return some shards of a manifest as a split."""
+    read: type[Split[Any]] = TableSplit
+    if KINDS[manifest.kind].shard_format is ShardFormat.TAR:
+        read = ImageSplit
+    elif KINDS[manifest.kind].is_labelled:
+        read = TextSplit
+    return read(cache, shards, labels=manifest.labels)
 
 
 def open_dataset(uri: str, *, cache: CacheConfig | None = None) -> Dataset:

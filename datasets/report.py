@@ -88,7 +88,11 @@ def _show_labels(commit: Commit) -> list[Note | Table | Plot]:
         }
         for number, (split, counts) in enumerate(statistics["splits"].items())
     ]
-    layout = {"barmode": "stack", "xaxis": {"type": "category"}, "yaxis": {"title": "examples"}}
+    layout = {
+        "barmode": "stack",
+        "xaxis": {"type": "category", "automargin": True},
+        "yaxis": {"title": {"text": "examples"}},
+    }
     parts.append(_plot(bars, layout))
     return parts
 
@@ -125,14 +129,14 @@ def _show_histogram(name: str, entry: Mapping[str, Any]) -> Plot:
     bars = [
         {
             "type": "bar",
-            "x": [f"{start:g}" for start, _ in bins],
+            "x": [f"{start:.3g}" for start, _ in bins],
             "y": [count for _, count in bins],
             "marker": {"color": _COLORS[0]},
         }
     ]
     layout = {
-        "xaxis": {"type": "category", "title": f"{name}, from"},
-        "yaxis": {"title": "examples"},
+        "xaxis": {"type": "category", "title": {"text": f"{name}, from"}},
+        "yaxis": {"title": {"text": "examples"}},
         "bargap": 0.05,
     }
     return _plot(bars, layout, height=280)

@@ -1,0 +1,113 @@
+"""Rows of shards, scanned and packed again without some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kubeloop.datasets.cache import ShardCache
+from kubeloop.datasets.commits import Manifest, Shard
+from kubeloop.datasets.findings import ScanLog
+from kubeloop.datasets.kinds import KINDS, ScanOptions
+from kubeloop.datasets.packing import Packing, packers
+from kubeloop.datasets.reading import EncodedImage, ImageSplit, read_shards
+from kubeloop.datasets.shards.base import DIGEST, LABEL
+from kubeloop.datasets.sources.base import Source, SourceFile
+from kubeloop.datasets.stores import ObjectStore
+from kubeloop.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_BYTES = 16 << 20
+
+
+def rescan(
+    dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of shards as their kind scans them."""
+    source = ShardRows(dataset, manifest, shards)
+    if shards:
+        yield from KINDS[manifest.kind].scan(source, options=ScanOptions(), log=ScanLog())
+
+
+def rewrite(
+    dataset: ObjectStore,
+    manifest: Manifest,
+    shards: Sequence[Shard],
+    *,
+    keep: Callable[[str, bytes], bool],
+) -> list[Shard]:
+    """Write the rows of shards into new ones, but for those that `keep` refuses.
+
+    Args:
+        dataset: The dataset's folder in the store.
+        manifest: What the shards belong to.
+        shards: Shards of one split.
+        keep: From a row's label and digest to whether it stays.
+    """
+    packing = Packing(
+        dataset,
+        kind=KINDS[manifest.kind],
+        source=ShardRows(dataset, manifest, shards),
+        shard_bytes=2 * max(shard.num_bytes for shard in shards),
+    )
+    with packers(packing.open_packer) as by_split:
+        for rows in rescan(dataset, manifest, shards):
+            columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
+            by_split[""].add(rows.filter([keep(*pair) for pair in zip(*columns, strict=True)]))
+    return by_split[""].shards
+
+
+class ShardRows(Source):
+    """The rows of a commit's shards, as a source to scan again."""
+
+    has_rows = True
+
+    def __init__(self, dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]) -> None:
+        self.uri = dataset.uri
+        self._split = read_shards(ShardCache(dataset), manifest, shards)
+
+    def read_rows(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, with images in a column."""
+        if not isinstance(self._split, ImageSplit):
+            yield from self._split.batches()
+            return
+        images: list[EncodedImage] = []
+        num_bytes = 0
+        names = sorted(
+            {name for index in range(len(self._split)) for name in self._split.metadata(index)}
+        )
+        for image in self._split:
+            images.append(image)
+            num_bytes += len(image.data)
+            if num_bytes >= _BATCH_BYTES:
+                yield _to_batch(images, names)
+                images, num_bytes = [], 0
+        if images:
+            yield _to_batch(images, names)
+
+    def list_files(self) -> Iterator[SourceFile]:
+        """Yield nothing: there are rows."""
+        return iter(())
+
+    def read(self, path: str, *, version: str = "") -> bytes:  # noqa: ARG002 - there are none
+        """Refuse: there are no files."""
+        raise InputError(f"{self.uri!r} has rows and no file {path!r}.")
+
+    def local_path(self, path: str) -> Path:
+        """Refuse: there are no files."""
+        raise InputError(f"{self.uri!r} has rows and no file {path!r}.")
+
+
+def _to_batch(images: Sequence[EncodedImage], names: Sequence[str]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {
+        "image": [{"bytes": image.data, "path": image.path} for image in images],
+        "label": [image.label for image in images],
+    }
+    for name in names:
+        columns[name] = [image.metadata.get(name) for image in images]
+    return pa.RecordBatch.from_pydict(columns)
