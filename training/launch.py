@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import main as run
 
 _FIRST_SIGNAL = 128
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return choose_exit_code(codes)
     except SignalException as error:
         return _FIRST_SIGNAL + int(error.sigval)
-    except RuntimeError as error:
-        # A rendezvous that nobody else came to, or whose host went away.
+    except (RendezvousError, RuntimeError) as error:
+        # A rendezvous to which too few came, or whose host went away.
         _tell(str(error))
         return _EXIT_TRY_AGAIN
     return 0

@@ -394,7 +394,10 @@ class TrainingLoop:
         self._best.load_state_dict(state["best"])
         if self._world.is_main:
             self._epoch_loss.copy_(state["epoch_loss"])
-        self._print(f"Resuming from the checkpoint after {self._num_steps} steps.")
+        self._print(
+            f"Resuming from the checkpoint after {self._num_steps} steps;"
+            f" processes: {self._world.size}."
+        )
 
     def _print(self, line: str) -> None:
         if self._world.is_main:

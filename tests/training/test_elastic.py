@@ -1,0 +1,90 @@
+"""Elastic jobs on the embedded operator: workers come and go, and the training goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from kubeloop.datasets import Commit
+from kubeloop.local.api.resources import PODS, PYTORCH_JOBS
+from kubeloop.local.client import Client
+from kubeloop.local.operators.conditions import conditions_of, is_condition_true
+from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
+from kubeloop.testing.plane import small_plane
+from kubeloop.testing.waiting import wait_until
+from kubeloop.training.jobs import ElasticConfig, PyTorchJobBuilder, TrainingJobConfig
+from kubeloop.training.launch import choose_exit_code
+from kubeloop.training.package import open_package
+
+TIMEOUT_SECONDS = 180.0
+
+
+async def read_logs(client: Client) -> str:
+    found = await client.list(PODS, namespace="default")
+    logs = []
+    for pod in found.items:
+        if (pod.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed"):
+            logs.append(await client.read_log(pod["metadata"]["name"], namespace="default"))
+    return "\n".join(logs)
+
+
+def wait_for(condition: Callable[[], Awaitable[bool]]) -> Awaitable[None]:
+    return wait_until(condition, timeout_seconds=TIMEOUT_SECONDS)
+
+
+async def scale(client: Client, num_workers: int) -> None:
+    job = await client.get(PYTORCH_JOBS, "elastic", namespace="default")
+    job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = num_workers
+    await client.replace(job)
+
+
+@pytest.mark.loop
+def test_an_elastic_job_loses_and_gains_a_worker(commit: Commit, tmp_path: Path) -> None:
+    config = TrainingJobConfig(
+        name="elastic",
+        dataset_uri=commit.uri,
+        model_uri=str(tmp_path / "model"),
+        checkpoint_uri=str(tmp_path / "checkpoints"),
+        hyperparameters={"epochs": 80, "batch_size": 7, "learning_rate": 0.01},
+        num_workers=2,
+        cpu="1",
+        memory="1Gi",
+        elastic=ElasticConfig(min_workers=1, max_workers=2),
+        env_secrets=(),
+    )
+
+    async def scenario(client: Client) -> None:
+        await client.create(PyTorchJobBuilder().render(config))
+
+        async def prints(text: str) -> bool:
+            return text in await read_logs(client)
+
+        await wait_for(lambda: prints("epoch=2 "))
+        await scale(client, 1)
+        await wait_for(lambda: prints("processes: 1."))
+        await scale(client, 2)
+        await wait_for(lambda: prints("processes: 2."))
+
+        async def has_succeeded() -> bool:
+            job = await client.get(PYTORCH_JOBS, "elastic", namespace="default")
+            assert not is_condition_true(conditions_of(job), "Failed"), await read_logs(client)
+            return is_condition_true(conditions_of(job), "Succeeded")
+
+        await wait_for(has_succeeded)
+
+    async def run() -> None:
+        async with small_plane(tmp_path / "state", PyTorchJobReconciler) as client:
+            await scenario(client)
+
+    asyncio.run(run())
+    assert open_package(tmp_path / "model").manifest.metrics["val_accuracy"] == 1.0
+
+
+def test_torchrun_ends_as_the_process_that_matters() -> None:
+    assert choose_exit_code([1, 138]) == 1
+    assert choose_exit_code([138, -9]) == 138
+    assert choose_exit_code([-9]) == 137
+    assert choose_exit_code([143]) == 143
