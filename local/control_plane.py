@@ -120,7 +120,7 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         collector = stack.enter_context(MetricsCollector(client, store=observations, files=files))
         reconcilers = [
             *_build_reconcilers(client, gateway_url=endpoints.gateway_url),
-            SuggestionReconciler(client, observations=observations),
+            SuggestionReconciler(client, observations=observations, files=files),
             TrialReconciler(client, observations=observations, collector=collector),
         ]
         pipelines = Pipelines(client, _configure_pipelines(config, endpoints))

@@ -316,7 +316,9 @@ async def at_work(
     with MetricsCollector(client, store=observations, files=files) as collector:
         reconcilers = (
             ExperimentReconciler(client),
-            SuggestionReconciler(client, observations=observations, algorithms=algorithms),
+            SuggestionReconciler(
+                client, observations=observations, files=files, algorithms=algorithms
+            ),
             TrialReconciler(client, observations=observations, collector=collector),
             PyTorchJobReconciler(client),
             JobReconciler(client),

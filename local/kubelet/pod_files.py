@@ -31,6 +31,10 @@ class PodFiles:
         folder = self.state / "pods" / str(pod["metadata"]["uid"])
         return folder / "logs" / container / f"{restart_count}.log"
 
+    def claim(self, name: str, *, namespace: str) -> Path:
+        """The folder of a persistent volume claim."""
+        return self.state / "claims" / namespace / name
+
     def locate(self, pod: Manifest, container: str, path: str) -> Path:
         """Where an absolute path of a container is; the path itself when no volume is there."""
         metadata, spec = pod["metadata"], pod["spec"]

@@ -17,11 +17,13 @@ from kubeloop.local.api import refusals
 from kubeloop.local.api.admission.base import ObjectReader
 from kubeloop.local.api.admission.pods import PodAdmission
 from kubeloop.local.api.logs import LOG_ALIAS_ANNOTATION
-from kubeloop.local.api.resources import TRIALS, find_by_kind
+from kubeloop.local.api.resources import SUGGESTIONS, TRIALS, find_by_kind
 from kubeloop.local.client import Manifest
 from kubeloop.local.kubelet.pod_files import KEEP_VOLUMES_ANNOTATION
+from kubeloop.local.operators.katib.suggestion_volumes import name_volume
 from kubeloop.local.operators.katib.terms import (
     CUSTOM,
+    EXPERIMENT_LABEL,
     FILE,
     STDOUT,
     TENSORFLOW_EVENT,
@@ -31,6 +33,8 @@ from kubeloop.local.operators.katib.terms import (
 
 _COLLECTOR = "metrics-logger-and-collector"
 _METRICS_VOLUME = "metrics-volume"
+_SUGGESTION_VOLUME = "suggestion-volume"
+_TRIAL_DIR = "suggestion_trial_dir"
 _MAX_OWNERS = 5  # a pod's job, its job set, and so on up to the trial
 
 
@@ -45,7 +49,7 @@ class TrialPodAdmission(PodAdmission):
         """Label a trial's pod, and tell its primary container which trial it is."""
         trial = self._find_trial(manifest)
         if trial is not None:
-            _inject(manifest, trial)
+            _inject(manifest, trial, suggestion=self._find_suggestion(trial))
         return super().default(manifest)
 
     def validate(self, manifest: Manifest, old: Manifest | None) -> None:
@@ -62,6 +66,11 @@ class TrialPodAdmission(PodAdmission):
                 f"Unable to find primary container {trial['spec'].get('primaryContainerName')} in "
                 f"mutated pod containers of trial {trial['metadata']['name']}"
             )
+
+    def _find_suggestion(self, trial: Manifest) -> Manifest | None:
+        metadata = trial["metadata"]
+        name = (metadata.get("labels") or {}).get(EXPERIMENT_LABEL, "")
+        return self._read(SUGGESTIONS, name, namespace=metadata["namespace"]) if name else None
 
     def _find_trial(self, manifest: Manifest) -> Manifest | None:
         """The trial that owns a pod, directly or through other owners."""
@@ -81,7 +90,7 @@ class TrialPodAdmission(PodAdmission):
         return None
 
 
-def _inject(pod: Manifest, trial: Manifest) -> None:
+def _inject(pod: Manifest, trial: Manifest, *, suggestion: Manifest | None) -> None:
     metadata, trial_metadata = pod["metadata"], trial["metadata"]
     metadata["labels"] = {
         **(metadata.get("labels") or {}),
@@ -99,6 +108,7 @@ def _inject(pod: Manifest, trial: Manifest) -> None:
         )
     if _is_primary(pod, trial):
         _prepare_collecting(pod, container, trial)
+        _mount_suggestion_volume(pod, container, trial, suggestion)
 
 
 def _prepare_collecting(pod: Manifest, container: Manifest, trial: Manifest) -> None:
@@ -132,12 +142,40 @@ def _add_container(pod: Manifest, wanted: Manifest) -> Manifest:
 def _mount_metrics_volume(pod: Manifest, containers: list[Manifest], *, folder: str) -> None:
     """Have the containers share the folder of the metrics, unless a volume is there already."""
     for container in containers:
-        mounts = container["volumeMounts"] = container.get("volumeMounts") or []
-        if all(mount.get("mountPath", "").rstrip("/") != folder for mount in mounts):
-            mounts.append({"name": _METRICS_VOLUME, "mountPath": folder})
+        _mount(container, {"name": _METRICS_VOLUME, "mountPath": folder})
+    _add_volume(pod, {"name": _METRICS_VOLUME, "emptyDir": {}})
+
+
+def _mount_suggestion_volume(
+    pod: Manifest, container: Manifest, trial: Manifest, suggestion: Manifest | None
+) -> None:
+    """Give the trial its folder of the volume, if the algorithm's settings say where."""
+    folder = _settings_of(suggestion).get(_TRIAL_DIR)
+    if suggestion is None or not folder:
+        return
+    sub_path = f"{suggestion['metadata']['name']}/{trial['metadata']['name']}"
+    _mount(container, {"name": _SUGGESTION_VOLUME, "mountPath": folder, "subPath": sub_path})
+    claim = {"claimName": name_volume(suggestion)}
+    _add_volume(pod, {"name": _SUGGESTION_VOLUME, "persistentVolumeClaim": claim})
+
+
+def _settings_of(suggestion: Manifest | None) -> dict[str, str]:
+    algorithm = ((suggestion or {}).get("spec") or {}).get("algorithm") or {}
+    return {s["name"]: s.get("value", "") for s in algorithm.get("algorithmSettings") or ()}
+
+
+def _mount(container: Manifest, wanted: Manifest) -> None:
+    """Add a mount, unless the container has one at its path."""
+    mounts = container["volumeMounts"] = container.get("volumeMounts") or []
+    paths = [mount.get("mountPath", "").rstrip("/") for mount in mounts]
+    if wanted["mountPath"].rstrip("/") not in paths:
+        mounts.append(wanted)
+
+
+def _add_volume(pod: Manifest, wanted: Manifest) -> None:
     volumes = pod["spec"]["volumes"] = pod["spec"].get("volumes") or []
-    if all(volume.get("name") != _METRICS_VOLUME for volume in volumes):
-        volumes.append({"name": _METRICS_VOLUME, "emptyDir": {}})
+    if all(volume.get("name") != wanted["name"] for volume in volumes):
+        volumes.append(wanted)
 
 
 def _primary_container(pod: Manifest, trial: Manifest) -> Manifest | None:

@@ -38,11 +38,13 @@ from kubeloop.katib.suggestion.messages import (
 )
 from kubeloop.local.api.resources import EXPERIMENTS, SUGGESTIONS, TRIALS, Resource
 from kubeloop.local.client import Client, Manifest
+from kubeloop.local.kubelet.pod_files import PodFiles
 from kubeloop.local.operators.conditions import Clock, utc_now
 from kubeloop.local.operators.controller import Reconciler, Request, Result
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.observations import ObservationStore
+from kubeloop.local.operators.katib.suggestion_volumes import SuggestionVolumes
 from kubeloop.local.operators.katib.terms import (
     DEPLOYMENT_READY,
     END_REACHED,
@@ -72,17 +74,20 @@ class SuggestionReconciler(Reconciler):
         client: Client,
         *,
         observations: ObservationStore,
+        files: PodFiles,
         algorithms: Algorithms = ALGORITHMS,
         early_stopping: EarlyStoppingAlgorithms = EARLY_STOPPING,
         clock: Clock = utc_now,
         random_source: random.Random | None = None,
     ) -> None:
-        """Serve the algorithms of two registries; early stopping reads the `observations`.
+        """Serve the algorithms of two registries.
 
+        Early stopping reads the `observations`; volumes of suggestions are among the `files`;
         `random_source` makes the ends of trials' names.
         """
         self._client = client
         self._observations = observations
+        self._volumes = SuggestionVolumes(client, files=files)
         self._algorithms = algorithms
         self._early_stopping = early_stopping
         self._clock = clock
@@ -102,6 +107,7 @@ class SuggestionReconciler(Reconciler):
             return Result()
         draft.start(reason="SuggestionCreated", message="Suggestion is created")
         draft.write(DEPLOYMENT_READY, reason="DeploymentReady", message="Deployment is ready")
+        await self._volumes.create(stored)
         try:
             await self._advance(draft, experiment)
         except (InputError, PermanentError) as error:
@@ -169,6 +175,7 @@ class SuggestionReconciler(Reconciler):
                     total_request_number=total - missing + error.num_left,
                 ),
             )
+        await self._volumes.fill(draft.stored, reply.parameter_assignments)
         self._store(draft, reply, rules=_find_rules(asked, trials, stopping))
 
     def _find_early_stopping(self, asked: Experiment) -> EarlyStoppingService | None:

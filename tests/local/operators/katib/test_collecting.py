@@ -180,7 +180,7 @@ def test_the_reports_of_a_failed_pod_do_not_count(tmp_path: Path) -> None:
     assert observed(trial) == {"name": "accuracy", "min": "0.1", "max": "0.1", "latest": "0.1"}
 
 
-EARLY = {
+EARLY: dict[str, Any] = {
     "earlyStopping": {
         "algorithmName": "medianstop",
         "algorithmSettings": [

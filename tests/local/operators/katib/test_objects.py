@@ -271,7 +271,7 @@ def say_nothing(pod: Manifest) -> Exit:
 
 
 GOAL = {"type": "maximize", "objectiveMetricName": "accuracy", "goal": 0.2}
-ENDS = {
+ENDS: dict[str, tuple[Program, dict[str, Any], tuple[str, str, str]]] = {
     "goal": (
         print_accuracy,
         {"objective": GOAL, "parallelTrialCount": 1},
