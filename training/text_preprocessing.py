@@ -13,6 +13,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.errors import InputError
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
 _VERSION = 1
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SHORTEST = 2  # torch.export would take a dimension of 1 for a constant
+
+
+class FeatureKind(IntEnum):
+    """What a feature is; its number says so."""
+
+    LETTERS = 0
+    """A character n-gram of a word."""
+    WORD = 1
+    NEIGHBOURS = 2
+    """Two words, one after the other."""
+    PAIR = 3
+    """Two words that stand near each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +55,7 @@ class TextPreprocessing(Preprocessing):
     """Which features a text has; another setting is another model."""
 
     hash_bits: int = 20
-    """Features have numbers below 2 to this power: pieces in the lower half, pairs above."""
+    """Features have numbers below 2 to this power, a quarter of them for each kind."""
     shortest_piece: int = 2
     """Least number of characters of a piece, word boundaries included."""
     longest_piece: int = 4
@@ -91,33 +104,34 @@ class TextPreprocessing(Preprocessing):
 
     def extract(self, text: str) -> TextFeatures:
         """Return a text's features."""
-        half = 1 << (self.hash_bits - 1)
         words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())[: self.longest_text]
-        pieces = [
-            [1 + _hash(piece) % (half - 1) for piece in self._cut(word)][: self.pieces_per_word]
-            for word in words
-        ]
-        pairs = dict.fromkeys(half + _hash(pair) % half for pair in self._pair(words))
-        return TextFeatures(pieces=pieces, pairs=list(pairs))
+        pieces = [list(self._cut(word))[: self.pieces_per_word] for word in words]
+        return TextFeatures(pieces=pieces, pairs=list(dict.fromkeys(self._pair(words))))
 
-    def _cut(self, word: str) -> Iterator[str]:
-        yield f"w {word}"
+    def kind_of(self, number: int) -> FeatureKind:
+        """Return what a feature is."""
+        return FeatureKind(number >> (self.hash_bits - 2))
+
+    def _number(self, kind: FeatureKind, feature: str) -> int:
+        size = 1 << (self.hash_bits - 2)
+        # NB: number 0 is no feature.
+        return max(1, kind * size + zlib.crc32(feature.encode()) % size)
+
+    def _cut(self, word: str) -> Iterator[int]:
+        yield self._number(FeatureKind.WORD, word)
         bounded = f" {word} "
         for length in range(self.shortest_piece, self.longest_piece + 1):
             for start in range(len(bounded) - length + 1):
-                yield f"c {bounded[start : start + length]}"
+                yield self._number(FeatureKind.LETTERS, bounded[start : start + length])
 
-    def _pair(self, words: Sequence[str]) -> Iterator[str]:
+    def _pair(self, words: Sequence[str]) -> Iterator[int]:
         for index, first in enumerate(words):
             for distance, second in enumerate(words[index + 1 : index + 1 + self.window]):
                 if distance == 0:
-                    yield f"n {first} {second}"
-                yield f"o {first} {second}"
-                yield f"u {min(first, second)} {max(first, second)}"
-
-
-def _hash(feature: str) -> int:
-    return zlib.crc32(feature.encode())
+                    yield self._number(FeatureKind.NEIGHBOURS, f"{first} {second}")
+                yield self._number(FeatureKind.PAIR, f"{first} {second}")
+                # NB: and in any order, told from the order above by the sign between them.
+                yield self._number(FeatureKind.PAIR, f"{min(first, second)}&{max(first, second)}")
 
 
 def pad_features(texts: Sequence[TextFeatures]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -22,7 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kubeloop.errors import InputError
-from kubeloop.training.text_preprocessing import TextFeatures, TextPreprocessing, pad_features
+from kubeloop.training.text_preprocessing import (
+    FeatureKind,
+    TextFeatures,
+    TextPreprocessing,
+    pad_features,
+)
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -30,6 +35,13 @@ if TYPE_CHECKING:
 MAX_BATCH = 4096
 _MAX_PAIRS = 1 << 16
 _KERNEL = 5
+_IMPORTANCE = {
+    FeatureKind.LETTERS: 1.0,
+    FeatureKind.WORD: 3.0,
+    FeatureKind.NEIGHBOURS: 2.0,
+    FeatureKind.PAIR: 0.8,
+}
+"""How much a feature weighs in the bag, where a text has many of one kind and few of another."""
 
 
 class TextArchitecture(StrEnum):
@@ -105,7 +117,7 @@ class Vocabulary(nn.Module):
         self.num_rows = 1 + len(kept)
         counts = torch.tensor([0, *(pieces[n] or pairs[n] for n in kept)], dtype=torch.float64)
         weights = ((1 + len(texts)) / (1 + counts)).log() + 1
-        weights[0] = 0.0
+        weights *= torch.tensor([0.0, *(_IMPORTANCE[preprocessing.kind_of(n)] for n in kept)])
         rows = torch.zeros(1 << preprocessing.hash_bits, dtype=torch.int32)
         rows[torch.tensor(kept, dtype=torch.int64)] = torch.arange(
             1, self.num_rows, dtype=torch.int32
@@ -142,9 +154,7 @@ class BagView(nn.Module):
     def forward(self, pieces: Tensor, pairs: Tensor, all_weights: Tensor) -> Tensor:
         """Return batch x classes."""
         rows = torch.cat([pieces, pairs], dim=1)
-        weights = torch.cat(
-            [_normalize(all_weights[pieces]), _normalize(all_weights[pairs])], dim=1
-        )
+        weights = all_weights[rows]
         if self.training:
             weights = weights * (torch.rand_like(weights) >= self.share_dropped)
         summed = self.embedding(rows, per_sample_weights=_normalize(weights))

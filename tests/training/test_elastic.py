@@ -24,11 +24,12 @@ TIMEOUT_SECONDS = 180.0
 
 async def read_logs(client: Client) -> str:
     found = await client.list(PODS, namespace="default")
-    logs = []
-    for pod in found.items:
-        if (pod.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed"):
-            logs.append(await client.read_log(pod["metadata"]["name"], namespace="default"))
-    return "\n".join(logs)
+    started = [
+        pod["metadata"]["name"]
+        for pod in found.items
+        if (pod.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed")
+    ]
+    return "\n".join([await client.read_log(name, namespace="default") for name in started])
 
 
 def wait_for(condition: Callable[[], Awaitable[bool]]) -> Awaitable[None]:
