@@ -90,9 +90,9 @@ def test_class_with_one_image_is_named(laptop: Laptop) -> None:
 def test_wrong_parameters_are_refused_before_a_run_exists(laptop: Laptop) -> None:
     num_runs = len(laptop.command.run("runs", "-o", "json").json)
     for assignment, message in (
-        ("epoch=5", "The pipeline has no parameter 'epoch'; it has algorithm, dataset_name,"),
-        ("epochs=many", "Parameter 'epochs' takes a whole number, not 'many'"),
-        ("search_space=[1]", "Parameter 'search_space' takes a JSON object, not '[1]'"),
+        ("epoch=5", "Parameter 'epoch' of pipeline 'image-classification' does not exist; do you"),
+        ("epochs=many", "takes a whole number (NUMBER_INTEGER), not 'many' (str)"),
+        ("search_space=[1]", "takes an object (STRUCT), not [1] (list)"),
     ):
         arguments = ["-p", f"dataset_source={laptop.images}", "-p", assignment]
         done = laptop.command.run("run", str(PIPELINE), *arguments)
@@ -104,7 +104,7 @@ def test_wrong_parameters_are_refused_before_a_run_exists(laptop: Laptop) -> Non
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"epoch": 5}, "Pipeline 'image-classification' has no parameter 'epoch'"),
+        ({"epoch": 5}, "Parameter 'epoch' of pipeline 'image-classification' does not exist"),
         ({"epochs": "many"}, "takes a whole number (NUMBER_INTEGER), not 'many' (str)"),
         ({"search_space": "x"}, "takes an object (STRUCT), not 'x' (str)"),
     ],
