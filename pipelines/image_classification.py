@@ -1,7 +1,7 @@
 """Image classification, from a folder of images to a served endpoint.
 
-ingest → tune → train → evaluate → gate → deploy → probe. The gate deploys only a model that is
-accurate enough on images that neither training nor tuning has seen.
+ingest → tune → train → evaluate → gate → deploy → probe → picture of the lineage. The gate deploys
+only a model that is accurate enough on images that neither training nor tuning has seen.
 """
 
 from kfp import dsl, kubernetes
@@ -13,6 +13,7 @@ from kubeloop.components.probe import probe_endpoint
 from kubeloop.components.train import train_model
 from kubeloop.components.tune import tune_hyperparameters
 from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
+from kubeloop.pipelines.report_lineage import report_lineage
 
 SEARCH_SPACE = {
     "learning_rate": {"type": "float", "min": 0.005, "max": 0.05, "log": True},
@@ -124,6 +125,8 @@ def image_classification(
             dataset=dataset, endpoint=deploy.outputs["endpoint"], num_examples=num_probes
         )
         probe.set_caching_options(False)
+        report = report_lineage().after(probe)
+        report.set_caching_options(False)
         steps += [deploy, probe]
 
     for step in steps:

@@ -80,6 +80,7 @@ class WarmConfig:
             "uvicorn",
             "orjson",
             "prometheus_client",
+            "kubeloop.pipelines.lineage.reporting",
         ),
     )
     """Modules, one group a layer. A layer is ready when its group is imported, and each is forked

@@ -23,7 +23,7 @@ ACCEPTED = (
 )
 _KIND = re.compile(r"(endpoint|run|task|dataset|model|artifact):(?!//)(.+)")
 _COMMIT = re.compile(r"([^@/]+)@([0-9a-f]{6,64})")
-_MODEL = re.compile(r"(?:([^/@:]+)[/@])?(?:sha256:)?([0-9a-f]{12,64})")
+_MODEL = re.compile(r"(?:([^/@:]+)/)?(?:sha256:)?([0-9a-f]{12,64})")
 _MAX_NAMED = 5
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubeloop.pipelines.lineage.graph import LineageGraph, LineageKind, LineageNode
+from kubeloop.pipelines.lineage.graph import Direction, LineageGraph, LineageKind, LineageNode
 
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _PLAIN = re.compile(r"[^A-Za-z0-9 ._/@-]")
@@ -61,6 +61,9 @@ def build_tree(graph: LineageGraph) -> Iterator[TreeLine]:
     """Yield the lines of a tree from the target on."""
     graph = graph.without(LineageKind.RUN)
     links = graph.links()
+    if graph.target.kind is LineageKind.RUN and graph.direction is Direction.BACKWARD:
+        # It stands above its tasks already; below each it would only be in the way.
+        links = {key: [c for c in found if c != graph.target.key] for key, found in links.items()}
     written: set[str] = set()
     roots = _find_roots(graph, links)
     # NB: a lineage may be thousands of links deep, deeper than Python calls go.

@@ -86,9 +86,10 @@ def test_endpoint_answers_for_ten_scans(report: dict[str, Any]) -> None:
 
 
 def test_lineage_runs_from_endpoint_to_source_with_digests(report: dict[str, Any]) -> None:
-    kinds = [node["kind"] for node in report["lineage"]]
-    assert kinds == ["endpoint", "model", "training_job", "trial", "dataset", "source"]
-    assert all(node["digest"].startswith("sha256:") for node in report["lineage"])
+    nodes = {node["kind"]: node for node in report["lineage"]}
+    chain = ["endpoint", "model", "training_job", "trial", "dataset", "source"]
+    assert {*chain, "experiment", "run", "task"} == nodes.keys()
+    assert all(nodes[kind]["digest"].startswith("sha256:") for kind in chain)
 
 
 def test_nothing_runs_after_the_demo(report: dict[str, Any], state: Path) -> None:
@@ -145,6 +146,26 @@ def test_lineage_is_printed_by_the_command(plane: dict[str, Any], state: Path) -
     assert done.returncode == 0, done.stderr
     for word in ("endpoint", "model", "training job", "trial", "dataset", "source"):
         assert word in done.stdout
+
+
+def test_lineage_is_verified_against_what_lies_on_disk(plane: dict[str, Any], state: Path) -> None:
+    done = kubeloop("lineage", "digits", "--verify", state=state)
+    assert done.returncode == 0, done.stderr
+    for word in ("endpoint default/digits", "model ", "dataset digits@", "source digits"):
+        assert f"intact  {word}" in done.stderr
+
+
+def test_run_carries_a_picture_of_its_lineage(plane: dict[str, Any], state: Path) -> None:
+    (run,) = json.loads(kubeloop("runs", "-o", "json", state=state).stdout)
+    done = kubeloop("lineage", run["run_id"], "-o", "json", state=state)
+    (picture,) = (
+        node
+        for node in json.loads(done.stdout)["nodes"]
+        if node["details"].get("type") == "HTML" and node["id"] == "lineage"
+    )
+    page = Path(picture["uri"]).read_text()
+    assert "Lineage of run" in page
+    assert "default/digits" in page
 
 
 def test_runs_are_listed_with_their_state(plane: dict[str, Any], state: Path) -> None:
