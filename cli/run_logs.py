@@ -86,11 +86,13 @@ def logs(
 def find_tasks(run: Run, name: str) -> list[Task]:
     """The tasks of that name; in a loop there are several.
 
+    A step comes before a group that is called the same, as a pipeline of one step may be.
+
     Raises:
         InputError: There is none.
     """
     if found := [task for task in run.tasks if name in (task.name, task.task_id)]:
-        return found
+        return [task for task in found if not task.is_group] or found
     names = ", ".join(dict.fromkeys(task.name for task in run.tasks if not task.is_group))
     raise InputError(f"Run {run.run_id} has no task {name!r}; it has {names or 'none yet'}.")
 
@@ -152,7 +154,7 @@ def follow_task(session: Session, client: Any, run_id: str, name: str, *, raw: b
     done: set[str] = set()
     while True:
         run = get_run(client, run_id)
-        tasks = [task for task in run.tasks if task.name == name]
+        tasks = find_tasks(run, name)
         pods = [pod for task in tasks for pod in list_pods(run, task) if pod not in done]
         for pod in pods:
             if print_stream(session, pod, raw=raw):

@@ -101,7 +101,8 @@ def select(records: list[TaskRecord], task: str, *, run_id: str) -> list[TaskRec
         InputError: There is none.
     """
     if found := [r for r in records if task in (r.name, r.task_id, r.path.removeprefix("root."))]:
-        return found
+        # A pipeline may be called as its step is.
+        return [record for record in found if not record.is_group] or found
     names = ", ".join(dict.fromkeys(r.name for r in records if not r.is_group)) or "none yet"
     raise InputError(f"Run {run_id} has no task {task!r}; it has {names}.")
 

@@ -9,7 +9,7 @@ import pytest
 from kubeloop.cli.assignments import resolve_path
 from kubeloop.cli.main import run
 from kubeloop.cli.progress import find_cause
-from kubeloop.cli.run_logs import list_pods, read_lines
+from kubeloop.cli.run_logs import find_tasks, list_pods, read_lines
 from kubeloop.errors import InputError, PermanentError
 from kubeloop.pipelines.run_control import find_run
 from kubeloop.pipelines.runs import Run, RunState, Task
@@ -122,6 +122,15 @@ def test_pods_of_a_cluster_are_found_below_the_task_without_its_drivers() -> Non
     )
     found = Run(run_id="r", name="r", state=RunState.SUCCEEDED, tasks=tasks)
     assert list_pods(found, tasks[0]) == ["w-impl-2"]
+
+
+def test_a_step_comes_before_a_pipeline_of_its_name() -> None:
+    root = Task(name="t", state=RunState.SUCCEEDED, task_id="1", is_group=True, child_ids=("2",))
+    step = Task(name="t", state=RunState.SUCCEEDED, task_id="2", pod_name="pod")
+    found = Run(run_id="r", name="r", state=RunState.SUCCEEDED, tasks=(root, step))
+    assert find_tasks(found, "t") == [step]
+    with pytest.raises(InputError, match="has no task 'u'; it has t"):
+        find_tasks(found, "u")
 
 
 def test_lines_of_a_stream_are_whole_whatever_its_pieces() -> None:
