@@ -29,7 +29,7 @@ def find_parameter_faults(pipeline: ir.Pipeline, given: Mapping[str, JsonValue])
         if name not in declared:
             close = difflib.get_close_matches(name, declared, n=1)
             hint = f"do you mean {close[0]!r}? " if close else ""
-            refuse(name, f" does not exist; {hint}It accepts {describe_parameters(pipeline)}")
+            refuse(name, f" does not exist; {hint}it accepts {describe_parameters(pipeline)}")
             continue
         spec, value = declared[name], canonical(value)
         if value is not None and not is_of_type(value, spec.type):
