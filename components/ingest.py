@@ -11,8 +11,12 @@ from kubeloop.components.steps import RUNTIME_IMAGE
 def ingest_dataset(
     source: str,
     dataset: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
     name: str = "dataset",
     kind: str = "image_classification",
+    options: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the bare type
+    rules: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the bare type
+    extend: bool = False,  # noqa: FBT001, FBT002  # KFP passes by name
     validation_fraction: float = 0.15,
     test_fraction: float = 0.15,
     max_corrupt_fraction: float = 0.0,
@@ -25,11 +29,14 @@ def ingest_dataset(
     Not to be cached: the path of a source says nothing about its content.
 
     Args:
-        source: Where the raw data lies, for example a folder with one sub-folder a class.
+        source: Where the raw data lies: a path, or an http(s), s3 or database URI; see the docs.
         dataset: The commit's manifest; its URI contains the content's hash.
+        report: What is in the data, and what validation found.
         name: Name of the dataset in the store.
-        kind: How the source is read (`image_classification` or
-            `text_classification`).
+        kind: `image_classification`, `text_classification` or `tabular`.
+        options: How the source is read, such as `text_column`, `label_column`, `encoding`.
+        rules: Severity of validation rules by name: `error`, `warning`, `info` or `off`.
+        extend: Commit the newest commit's data and the source's together.
         validation_fraction: Share of every class held out to tune on, in (0, 1).
         test_fraction: Share of every class held out to judge by, in (0, 1).
         max_corrupt_fraction: Share of unreadable files above which the source is refused.
@@ -37,10 +44,10 @@ def ingest_dataset(
         seed: Seed of the splits.
         store: URI of the dataset store; empty: below the pipeline root.
     """
-    from kubeloop.components.descriptions import describe_commit
+    from kubeloop.components.ingesting import finish_ingest
     from kubeloop.components.progress import ProgressPrinter
-    from kubeloop.components.steps import open_step
-    from kubeloop.datasets import IngestConfig, SplitConfig, ingest
+    from kubeloop.components.steps import open_step, restore_integers
+    from kubeloop.datasets import IngestConfig, ScanOptions, SplitConfig, ingest
 
     with open_step(dataset.uri) as step:
         config = IngestConfig(
@@ -48,19 +55,14 @@ def ingest_dataset(
             store=step.store("datasets", store),
             name=name,
             kind=kind,
-            splits=SplitConfig(
-                train=1 - validation_fraction - test_fraction,
-                validation=validation_fraction,
-                test=test_fraction,
-                seed=seed,
-            ),
+            scan=ScanOptions.parse(restore_integers(options)),
+            severities=rules,
+            extend=extend,
+            splits=SplitConfig.held_out(validation_fraction, test_fraction, seed=seed),
             max_corrupt_fraction=max_corrupt_fraction,
             max_examples_per_class=max_examples_per_class,
             message=f"run {step.run_id}",
         )
         commit = ingest(config, on_progress=ProgressPrinter().ingest)
-    dataset.uri = commit.uri
-    dataset.metadata.update(describe_commit(commit))
-    state = "new" if commit.is_new else "unchanged"
-    print(f"{name}@{commit.version_hash[:12]} ({state}): {commit.num_examples} examples")
+        finish_ingest(commit, dataset=dataset, report=report)
     return (commit.version_hash, commit.num_examples, len(commit.labels))

@@ -23,7 +23,9 @@ class ProgressPrinter:
         """Print how far an ingestion is."""
         now = self._clock()
         is_due = now - self._last >= self._interval_seconds
-        if progress.stage == self._stage and not is_due and progress.done < progress.total:
+        is_last = progress.total and progress.done >= progress.total
+        if progress.stage == self._stage and not is_due and not is_last:
             return
         self._stage, self._last = progress.stage, now
-        print(f"{progress.stage}: {progress.done} of {progress.total}", flush=True)
+        of = f" of {progress.total}" if progress.total else ""
+        print(f"{progress.stage}: {progress.done}{of} examples", flush=True)

@@ -48,6 +48,11 @@ class SplitConfig:
         if self.exact_below < 0:
             raise InputError(f"exact_below must not be negative, not {self.exact_below!r}.")
 
+    @classmethod
+    def held_out(cls, validation: float, test: float, *, seed: int = 0) -> SplitConfig:
+        """Train on what is not held out."""
+        return cls(train=1 - validation - test, validation=validation, test=test, seed=seed)
+
     def fractions(self) -> dict[str, float]:
         """Return the fractions by split."""
         return {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}

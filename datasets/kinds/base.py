@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.findings import ScanLog
@@ -57,6 +57,18 @@ class ScanOptions:
             "".encode(self.encoding)
         except LookupError as error:
             raise InputError(f"Unknown encoding {self.encoding!r}.") from error
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any]) -> ScanOptions:
+        """Read options by name.
+
+        Raises:
+            InputError: One is unknown.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(options.keys() - set(known)):
+            raise InputError(f"Unknown option {unknown[0]!r}; there are: {', '.join(known)}.")
+        return cls(**options)
 
 
 class DatasetKind(ABC):
