@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.components.provenance import DatasetKey, ModelKey, TrialsKey, digest_of
 from kubeloop.datasets import Commit
 from kubeloop.katib.results import ExperimentResult
+from kubeloop.katib.tuning import Tuned
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.package import opened_package
 
@@ -47,6 +51,29 @@ def describe_model(
     }
 
 
+def describe_tuning(
+    tuned: Tuned,
+    *,
+    dataset: dsl.Dataset,
+    trials: dsl.Artifact,
+    model: dsl.Model,
+    metrics: dsl.Metrics,
+) -> None:
+    """Write the trials table, and the metadata of what a search gave."""
+    result, best = tuned.result, tuned.best
+    Path(trials.path).write_text(json.dumps(render_trials(tuned), indent=2), encoding="utf-8")
+    trials.metadata.update(describe_search(result))
+    if tuned.model_uri and tuned.job is not None:
+        model.uri = tuned.model_uri
+        model.metadata.update(
+            describe_model(tuned.model_uri, config=tuned.job, dataset=dataset, trial=tuned.job.name)
+        )
+    metrics.log_metric(result.objective_metric, best.objective)
+    metrics.log_metric("num_trials", len(result.trials))
+    for status, count in Counter(trial.status for trial in result.trials).items():
+        metrics.log_metric(f"num_trials/{status}", count)
+
+
 def describe_search(result: ExperimentResult) -> dict[str, Any]:
     """Metadata of a trials table."""
     best = result.require_best()
@@ -59,8 +86,8 @@ def describe_search(result: ExperimentResult) -> dict[str, Any]:
     }
 
 
-def render_trials(result: ExperimentResult) -> list[dict[str, Any]]:
-    """The trials as JSON, in the order in which they were suggested."""
+def render_trials(tuned: Tuned) -> list[dict[str, Any]]:
+    """The trials as JSON, in the order in which they were suggested; `model` is where one lies."""
     return [
         {
             "name": trial.name,
@@ -68,6 +95,7 @@ def render_trials(result: ExperimentResult) -> list[dict[str, Any]]:
             "parameters": dict(trial.parameters),
             "objective": trial.objective,
             "metrics": dict(trial.metrics),
+            "model": tuned.models.get(trial.name, ""),
         }
-        for trial in result.trials
+        for trial in tuned.result.trials
     ]

@@ -12,11 +12,13 @@ def tune_hyperparameters(
     dataset: dsl.Input[dsl.Dataset],
     trials: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    model: dsl.Output[dsl.Model],
     search_space: dict,  # type: ignore[type-arg]  # KFP takes the bare class
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
     epochs: int = 5,
     program: str = "image",
     algorithm: str = "tpe",
+    algorithm_settings: dict = {},  # type: ignore[type-arg]  # noqa: B006
     objective_metric: str = "val_accuracy",
     objective_type: str = "maximize",
     max_trial_count: int = 6,
@@ -27,6 +29,8 @@ def tune_hyperparameters(
     memory: str = "2Gi",
     seed: int = 0,
     timeout_seconds: float = 3600.0,
+    keep_models: str = "best",
+    store: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP reads the functional form
     "Outputs",
     [("best_parameters", dict), ("best_objective", float), ("best_trial", str)],
@@ -39,6 +43,8 @@ def tune_hyperparameters(
         dataset: The commit to train and validate on.
         trials: Table of the trials as JSON: name, status, parameters, objective.
         metrics: Objective of the best trial, number of trials by status.
+        model: Model package of the best trial, published under its digest; nothing where
+            `keep_models` is `none`.
         search_space: Parameter name to its space, for example
             `{"learning_rate": {"type": "float", "min": 0.001, "max": 0.1, "log": true},
             "batch_size": {"type": "categorical", "values": [32, 64]}}`.
@@ -46,6 +52,7 @@ def tune_hyperparameters(
         epochs: Epochs of a trial.
         program: Training program of kubeloop.
         algorithm: Katib algorithm.
+        algorithm_settings: Its settings; `random_state` is `seed` unless given.
         objective_metric: Metric that the program prints, to be optimised.
         objective_type: `maximize` or `minimize`.
         max_trial_count: Trials in all.
@@ -56,48 +63,34 @@ def tune_hyperparameters(
         memory: Memory of a replica, as a Kubernetes quantity.
         seed: Seed of the search and of every trial.
         timeout_seconds: Time after which the step gives up.
+        keep_models: `best`: the models of trials that have lost are deleted; `all`: they stay where
+            the trials wrote them, as the table says; `none`: trials write no models.
+        store: URI of the model store; empty: below the pipeline root.
     """
-    import json
-    from pathlib import Path
-
-    from kubeloop.components.descriptions import describe_search, render_trials
+    from kubeloop.components.descriptions import describe_tuning
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
-    from kubeloop.katib.experiments import (
-        ExperimentConfig,
-        ObjectiveConfig,
-        ObjectiveType,
-        build_experiment,
-    )
-    from kubeloop.katib.runs import WatchConfig, run_experiment
-    from kubeloop.katib.search_space import parse_search_space
-    from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJobConfig
+    from kubeloop.katib.tuning import KeepModels, TuningConfig, tune
+    from kubeloop.training.jobs import TrainingJobConfig
 
     settings = restore_integers({**hyperparameters, "epochs": epochs, "seed": seed})
     with open_step(trials.uri) as step:
         asked = {"dataset": dataset.uri, "settings": settings, "space": search_space}
         name = step.object_name({**asked, "algorithm": algorithm, "count": max_trial_count})
-        space = parse_search_space(search_space)
         job = TrainingJobConfig(
-            name=name, program=program, dataset_uri=dataset.uri,
-            hyperparameters={**settings, **dict.fromkeys(space, 0)}, num_workers=num_workers,
-            cpu=cpu, memory=memory, restart_policy=RestartPolicy.NEVER, labels=step.labels,
-            run_id=step.run_id,
+            name=name, namespace=find_namespace(), program=program, dataset_uri=dataset.uri,
+            hyperparameters=settings, num_workers=num_workers, cpu=cpu, memory=memory,
+            labels=step.labels, run_id=step.run_id,
         )  # fmt: skip
-        experiment = ExperimentConfig(
-            name=name, namespace=find_namespace(), job=PyTorchJobBuilder().build(job),
-            search_space=space, algorithm=algorithm, algorithm_settings={"random_state": seed},
-            objective=ObjectiveConfig(metric=objective_metric, type=ObjectiveType(objective_type)),
-            max_trial_count=max_trial_count, labels=step.labels,
-            parallel_trial_count=min(parallel_trial_count, max_trial_count),
-            max_failed_trial_count=min(max_failed_trial_count, max_trial_count),
+        config = TuningConfig(
+            job=job, search_space=search_space, objective_metric=objective_metric,
+            objective_type=objective_type, algorithm=algorithm, seed=seed,
+            algorithm_settings=restore_integers(algorithm_settings),
+            max_trial_count=max_trial_count, parallel_trial_count=parallel_trial_count,
+            max_failed_trial_count=max_failed_trial_count, keep_models=KeepModels(keep_models),
+            trial_models=f"{step.store('jobs', store)}/{name}", timeout_seconds=timeout_seconds,
+            model_store=step.store("models", store),
         )  # fmt: skip
-        watch = WatchConfig(poll_seconds=0.3, timeout_seconds=timeout_seconds)
-        result = run_experiment(
-            build_experiment(experiment), watch=watch, on_progress=lambda p: print(p.message)
-        )
-    best = result.require_best()
-    Path(trials.path).write_text(json.dumps(render_trials(result), indent=2))
-    trials.metadata.update(describe_search(result))
-    metrics.log_metric(objective_metric, best.objective)
-    metrics.log_metric("num_trials", len(result.trials))
+        tuned = tune(config, on_progress=lambda p: print(p.message, flush=True))
+    describe_tuning(tuned, dataset=dataset, trials=trials, model=model, metrics=metrics)
+    best = tuned.best
     return (dict(best.parameters), best.objective, best.name)

@@ -43,9 +43,18 @@ def summarize(findings: Sequence[str]) -> str:
 def _explain_suggestion(client: Client, result: ExperimentResult) -> Iterator[str]:
     suggestion = _attempt(lambda: find_suggestion(client, result.name, namespace=result.namespace))
     conditions = (suggestion.status.conditions if suggestion and suggestion.status else None) or ()
+    if result.is_over:  # its service is ended then
+        conditions = [condition for condition in conditions if condition.type == "Failed"]
     for condition in conditions:
         if condition.type == "Failed" and condition.status == "True":
             yield f"The algorithm refused: {condition.message}"
+        elif condition.type == "DeploymentReady" and condition.status == "False":
+            yield f"The algorithm's service is not up: {condition.message or condition.reason}"
+    if suggestion is None and not result.trials:
+        yield (
+            f"Katib has not looked at the experiment yet: it is {result.status}"
+            f"{f', {result.message}' if result.message else ''}, and has no Suggestion."
+        )
 
 
 def _explain_trials(client: Client, result: ExperimentResult) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -71,6 +71,19 @@ class TrialResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterSpace:
+    """What a parameter may be: numbers between bounds, or one of some values."""
+
+    kind: str
+    """Katib's parameter type: double, int, categorical or discrete."""
+    min: float | None = None
+    max: float | None = None
+    values: tuple[ParameterValue, ...] = ()
+    is_log: bool = False
+    """Whether orders of magnitude count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentResult:
     """An experiment and its trials, in the order in which they were suggested."""
 
@@ -83,6 +96,14 @@ class ExperimentResult:
     is_maximized: bool
     max_trial_count: int | None
     trials: tuple[TrialResult, ...]
+    parallel_trial_count: int | None = None
+    algorithm: str = ""
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    search_space: Mapping[str, ParameterSpace] = field(default_factory=dict)
+    """What was searched, by parameter."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -92,7 +113,11 @@ class ExperimentResult:
     @property
     def best(self) -> TrialResult | None:
         """The trial with the best objective, the first of equals; None while there is none."""
-        found = [trial for trial in self.trials if trial.objective is not None]
+        return self.best_of(self.trials)
+
+    def best_of(self, trials: Iterable[TrialResult]) -> TrialResult | None:
+        """The one of `trials` with the best objective, the first of equals."""
+        found = [trial for trial in trials if trial.objective is not None]
         sign = 1 if self.is_maximized else -1
         return max(found, key=lambda trial: sign * (trial.objective or 0.0), default=None)
 
@@ -141,6 +166,25 @@ def read_trials(experiment: Any, *, client: Client) -> ExperimentResult:  # V1be
         is_maximized=spec.objective.type == "maximize",
         max_trial_count=spec.max_trial_count,
         trials=tuple(_parse_trial(trial, kinds) for trial in trials),
+        parallel_trial_count=spec.parallel_trial_count,
+        algorithm=spec.algorithm.algorithm_name if spec.algorithm else "",
+        started_at=experiment.status.start_time if experiment.status else None,
+        completed_at=experiment.status.completion_time if experiment.status else None,
+        search_space={p.name: _parse_space(p) for p in spec.parameters or ()},
+        annotations=dict(metadata.annotations or {}),
+        labels=dict(metadata.labels or {}),
+    )
+
+
+def _parse_space(parameter: Any) -> ParameterSpace:  # V1beta1ParameterSpec
+    space, kind = parameter.feasible_space, parameter.parameter_type
+    low, high = (_parse_value(str(text), "double") for text in (space.min, space.max))
+    return ParameterSpace(
+        kind=kind,
+        min=low if isinstance(low, float) else None,
+        max=high if isinstance(high, float) else None,
+        values=tuple(_parse_value(text, kind) for text in space.list or ()),
+        is_log=(space.distribution or "").lower().startswith("log"),
     )
 
 

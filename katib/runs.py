@@ -29,6 +29,7 @@ from kubeloop.katib.diagnosis import explain, summarize
 from kubeloop.katib.experiments import CONFIGURATION_ANNOTATION
 from kubeloop.katib.results import ExperimentResult, ExperimentStatus, TrialStatus, read_trials
 from kubeloop.sdk_errors import ApiFailureError
+from kubeloop.training.pace import render_duration
 
 _RUN_LABEL = "pipeline/runid"
 
@@ -43,6 +44,8 @@ class WatchConfig:
     """Time after which the experiment is given up; unset: never."""
     start_seconds: float = 300.0
     """Time within which a first trial must have run; else the experiment is given up."""
+    explain_seconds: float = 10.0
+    """Time without a program at work after which the user is told what stands in the way."""
     unavailable_seconds: float = 60.0
     """How long the Kubernetes API may fail to answer."""
 
@@ -51,6 +54,7 @@ class WatchConfig:
         for name, value in (
             ("poll_seconds", self.poll_seconds),
             ("start_seconds", self.start_seconds),
+            ("explain_seconds", self.explain_seconds),
             ("timeout_seconds", self.timeout_seconds),
         ):
             if value is not None and value <= 0:
@@ -67,10 +71,25 @@ class ExperimentProgress:
 
     result: ExperimentResult
     elapsed_seconds: float
+    findings: tuple[str, ...] = ()
+    """What stands in the way, while no trial's program has started."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until the budget is used, at the pace so far; None while there is no pace."""
+        result = self.result
+        started = [trial.started_at for trial in result.trials if trial.started_at]
+        ended = [trial.completed_at for trial in result.trials if trial.completed_at]
+        if not (started and ended and result.max_trial_count) or result.is_over:
+            return None
+        # Trials that run are taken to be half done.
+        num_done = result.num_done + sum(trial.is_active for trial in result.trials) / 2
+        seconds = (max(ended) - min(started)).total_seconds() / num_done
+        return max(result.max_trial_count - num_done, 0.0) * seconds
 
     @property
     def message(self) -> str:
-        """One line: trials done, running, and the best so far."""
+        """Trials done, running, the best so far, the time left; below it what stands in the way."""
         result, best = self.result, self.result.best
         num_active = sum(trial.is_active for trial in result.trials)
         of = f" of {result.max_trial_count}" if result.max_trial_count else ""
@@ -79,7 +98,9 @@ class ExperimentProgress:
             line += f", {bad} of them without a result"
         if best is not None:
             line += f"; best {result.objective_metric}={best.objective:g} ({best.name})"
-        return line
+        if (seconds := self.seconds_left) is not None:
+            line += f"; about {render_duration(seconds)} left"
+        return "\n".join([line, *self.findings])
 
 
 OnProgress = Callable[[ExperimentProgress], None]
@@ -100,7 +121,7 @@ def run_experiment(
         experiment: The custom resource, as `build_experiment` builds it.
         client: Reaches the cluster; by default that of the current kubeconfig context.
         watch: How to wait.
-        on_progress: Called when a trial, or the best one, has changed.
+        on_progress: Called when a trial, the best one, or what stands in the way has changed.
         clock: Monotonic time in seconds.
         sleep: Waits.
 
@@ -137,6 +158,9 @@ class _Run:
     sleep: Callable[[float], None]
     is_ours: bool = False
     told: object = field(default=None)
+    has_started: bool = False
+    explained: tuple[str, ...] = ()
+    next_explanation: float = 0.0
 
     @property
     def name(self) -> str:
@@ -181,6 +205,7 @@ class _Run:
                 if result.is_over:
                     return self._conclude(result)
                 answered = self.clock()
+                self._explain_delay(result, elapsed_seconds=answered - started)
                 self._give_up_if_hopeless(result, elapsed_seconds=answered - started)
             except TransientError:
                 if self.clock() - answered > self.watch.unavailable_seconds:
@@ -225,6 +250,22 @@ class _Run:
             self.on_progress(ExperimentProgress(result=result, elapsed_seconds=elapsed_seconds))
         return result
 
+    def _explain_delay(self, result: ExperimentResult, *, elapsed_seconds: float) -> None:
+        """Tell what stands in the way of the first trial, now and then, when it has changed."""
+        due = max(self.watch.explain_seconds, self.next_explanation)
+        if elapsed_seconds < due or self.has_started:
+            return
+        self.next_explanation = elapsed_seconds + self.watch.explain_seconds
+        self.has_started = self._has_started(result)
+        findings = () if self.has_started else tuple(explain(self.client, result))
+        if findings and findings != self.explained:
+            self.explained = findings
+            self.on_progress(
+                ExperimentProgress(
+                    result=result, elapsed_seconds=elapsed_seconds, findings=findings
+                )
+            )
+
     def _conclude(self, result: ExperimentResult) -> ExperimentResult:
         if result.status is ExperimentStatus.FAILED:
             raise PermanentError(self._describe(result, f"failed: {result.message}."))
@@ -247,7 +288,7 @@ class _Run:
 
     def _has_started(self, result: ExperimentResult) -> bool:
         """Whether a program runs or has run; a trial runs for Katib as soon as its job exists."""
-        if result.num_done:
+        if result.num_done or self.has_started:
             return True
         try:
             pods = list_pods(self.client, self.name, namespace=self.namespace)

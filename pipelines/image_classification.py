@@ -101,6 +101,8 @@ def image_classification(
         algorithm=algorithm,
         max_trial_count=max_trials,
         parallel_trial_count=parallel_trials,
+        # The best parameters are trained anew on the whole budget.
+        keep_models="none",
         seed=seed,
     )
     train = train_model(

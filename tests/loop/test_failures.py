@@ -143,12 +143,14 @@ def test_program_that_is_killed_again_and_again_is_given_up(laptop: Laptop) -> N
     assert laptop.list_made(run["run_id"]) == []
 
 
-def test_trials_without_the_metric_say_what_to_print(laptop: Laptop) -> None:
+def test_a_metric_that_the_program_does_not_print_is_refused_before_a_trial(
+    laptop: Laptop,
+) -> None:
     source = str(laptop.images)
     message, run = laptop.fail("tune", source=source, objective_metric="val_f1")
-    assert "Experiment default/tune-hyperparameters-" in message
-    assert "its program ended well but printed no line such as val_f1=0.97" in message
+    assert "Metric 'val_f1' is not among what the image program prints: epoch, " in message
     assert run["failed_task"] == "tune-hyperparameters"
+    assert laptop.list_made(run["run_id"]) == []
 
 
 def test_trials_that_raise_are_quoted(laptop: Laptop) -> None:

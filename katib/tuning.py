@@ -1,0 +1,196 @@
+"""Tunes a training program: from its job and a search space to the best trial and its model.
+
+What a pipeline's step and a notebook share: the experiment is built, run, watched, and its models
+are looked after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from kubeloop.errors import InputError, PermanentError
+from kubeloop.interruption import undo_when_interrupted
+from kubeloop.katib.clients import Client, connect
+from kubeloop.katib.experiments import (
+    ExperimentConfig,
+    ObjectiveConfig,
+    ObjectiveType,
+    build_experiment,
+)
+from kubeloop.katib.metric_lines import check_metric_lines
+from kubeloop.katib.models import KeepModels, TrialModels, find_winner
+from kubeloop.katib.results import ExperimentResult, TrialResult
+from kubeloop.katib.runs import ExperimentProgress, WatchConfig, run_experiment
+from kubeloop.katib.search_space import parse_search_space
+from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJobConfig
+from kubeloop.training.metric_lines import METRIC_LINES
+
+_SEED = "random_state"
+_NO_SETTINGS: Mapping[str, str | int | float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningConfig:
+    """A training program, what to search, and how."""
+
+    job: TrainingJobConfig
+    """The job of a trial. Its name, namespace, labels and run are the experiment's, too; its
+    hyperparameters are those that all trials share."""
+    search_space: Mapping[str, Any]  # JSON
+    """Parameter name to its space, as `parse_search_space` reads it."""
+    objective_metric: str
+    """Metric that the program prints, to be optimised."""
+    objective_type: str = "maximize"
+    """`maximize` or `minimize`."""
+    algorithm: str = "tpe"
+    """Katib algorithm."""
+    algorithm_settings: Mapping[str, str | int | float] = field(
+        default_factory=lambda: _NO_SETTINGS
+    )
+    """Settings of the algorithm."""
+    seed: int | None = None
+    """Seed of the search, for algorithms that take one."""
+    max_trial_count: int = 12
+    """Trials in all."""
+    parallel_trial_count: int = 2
+    """Trials at a time; no more than all."""
+    max_failed_trial_count: int = 2
+    """Failed trials at which the experiment fails; no more than all."""
+    trial_models: str = ""
+    """URI prefix for the models of trials."""
+    model_store: str = ""
+    """URI of the store in which the best one is published."""
+    keep_models: KeepModels = KeepModels.BEST
+    """Whose models stay."""
+    timeout_seconds: float | None = None
+    """Time after which the search is given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What a search has found."""
+
+    result: ExperimentResult
+    """The experiment and its trials."""
+    best: TrialResult
+    """The trial with the best objective."""
+    winner: TrialResult | None
+    """The trial that the model is of: the best that was not stopped early."""
+    job: TrainingJobConfig | None
+    """The winner's job."""
+    model_uri: str
+    """Its published model; empty: none was kept."""
+    models: Mapping[str, str]
+    """URIs of the models that were kept, by trial."""
+
+
+def tune(
+    config: TuningConfig,
+    *,
+    client: Client | None = None,
+    on_progress: Callable[[ExperimentProgress], None] = lambda _: None,
+    poll_seconds: float = 0.3,
+) -> Tuned:
+    """Run the experiment, or go on watching it, and publish the best trial's model.
+
+    Raises:
+        InputError: A setting is wrong; nothing was submitted.
+        PermanentError: The search failed, found nothing or took too long.
+        TransientError: The Kubernetes API or a store does not answer.
+    """
+    models = TrialModels(uri=config.trial_models, keep=config.keep_models)
+    if config.keep_models is not KeepModels.NONE and not (models.uri and config.model_store):
+        raise InputError("trial_models and model_store must be URIs unless keep_models is 'none'.")
+    check_program(config)
+    experiment = build_experiment(_configure(config, models))
+
+    def tell(progress: ExperimentProgress) -> None:
+        on_progress(progress)
+        models.clean(progress.result)
+
+    watch = WatchConfig(poll_seconds=poll_seconds, timeout_seconds=config.timeout_seconds)
+    client = client or connect(namespace=config.job.namespace)
+    with undo_when_interrupted(models.clear, also_on=(PermanentError,)):
+        result = run_experiment(experiment, client=client, watch=watch, on_progress=tell)
+    winner = find_winner(result)
+    models.clean(result)
+    kept: dict[str, str] = {}
+    if config.keep_models is not KeepModels.NONE and winner is not None:
+        kept = models.list_kept(result) | {
+            winner.name: models.publish(winner.name, store=config.model_store)
+        }
+    return Tuned(
+        result=result,
+        best=result.require_best(),
+        winner=winner,
+        job=_describe_winner(config, models, winner),
+        model_uri=kept.get(winner.name, "") if winner else "",
+        models=kept,
+    )
+
+
+def check_program(config: TuningConfig) -> None:
+    """Check that the program prints the objective, where it is one of ours.
+
+    Raises:
+        InputError: It prints other metrics; the message has them.
+    """
+    program = config.job.program
+    if not config.job.command and program in METRIC_LINES:
+        check_metric_lines(
+            METRIC_LINES[program],
+            metrics=[config.objective_metric],
+            program=f"{program} program",
+        )
+
+
+def _configure(config: TuningConfig, models: TrialModels) -> ExperimentConfig:
+    space = parse_search_space(config.search_space)
+    job = replace(
+        config.job,
+        model_uri=models.template_uri,
+        hyperparameters={**config.job.hyperparameters, **dict.fromkeys(space, 0)},
+        restart_policy=RestartPolicy.NEVER,
+    )
+    return ExperimentConfig(
+        name=config.job.name,
+        namespace=config.job.namespace,
+        job=PyTorchJobBuilder().build(job),
+        search_space=space,
+        algorithm=config.algorithm,
+        algorithm_settings=_complete_settings(config),
+        objective=ObjectiveConfig(
+            metric=config.objective_metric, type=ObjectiveType(config.objective_type)
+        ),
+        max_trial_count=config.max_trial_count,
+        parallel_trial_count=min(config.parallel_trial_count, config.max_trial_count),
+        max_failed_trial_count=min(config.max_failed_trial_count, config.max_trial_count),
+        labels=config.job.labels,
+    )
+
+
+def _complete_settings(config: TuningConfig) -> dict[str, str | int | float]:
+    settings = dict(config.algorithm_settings)
+    if config.seed is not None and config.algorithm in ALGORITHMS:
+        known = getattr(ALGORITHMS[config.algorithm](), "known_settings", ())
+        if any(setting.name == _SEED for setting in known):
+            settings.setdefault(_SEED, config.seed)
+    return settings
+
+
+def _describe_winner(
+    config: TuningConfig, models: TrialModels, winner: TrialResult | None
+) -> TrainingJobConfig | None:
+    if winner is None:
+        return None
+    return replace(
+        config.job,
+        name=winner.name,
+        model_uri="" if config.keep_models is KeepModels.NONE else models.uri_of(winner.name),
+        hyperparameters={**config.job.hyperparameters, **winner.parameters},
+        restart_policy=RestartPolicy.NEVER,
+    )

@@ -1,0 +1,155 @@
+"""A search from a training job to its best trial's model, through the official KatibClient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubeflow.katib import KatibClient
+
+from kubeloop.errors import InputError, PermanentError
+from kubeloop.katib.models import KeepModels
+from kubeloop.katib.results import TrialStatus
+from kubeloop.katib.runs import ExperimentProgress
+from kubeloop.katib.tuning import TuningConfig, tune
+from kubeloop.local.client import Manifest
+from kubeloop.testing.katib_client import play
+from kubeloop.testing.katib_lab import Exit, learning_rate_of
+from kubeloop.training.jobs import TrainingJobConfig
+from kubeloop.training.package import PROGRAM_FILE, PackageManifest, opened_package, write_package
+
+SPACE = {"learning_rate": {"type": "float", "min": 0.01, "max": 0.1}}
+
+
+def train(pod: Manifest) -> Exit:
+    """A program that writes a model, whose accuracy is ten times its learning rate."""
+    arguments = pod["spec"]["containers"][0]["args"]
+    rate = learning_rate_of(pod)
+    if "--model" in arguments:
+        uri = arguments[arguments.index("--model") + 1]
+        program = Path(uri).parent / "program"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(str(rate))
+        manifest = PackageManifest(name="digits", inputs=(), outputs=())
+        write_package(uri, manifest, files={PROGRAM_FILE: program})
+    return Exit(log=f"val_accuracy={rate * 10:.6f}\n")
+
+
+def configure(folder: Path, **changes: Any) -> TuningConfig:  # any field of the configuration
+    settings: dict[str, Any] = {
+        "job": TrainingJobConfig(name="digits", hyperparameters={"epochs": 2}, run_id="r-1"),
+        "search_space": SPACE,
+        "objective_metric": "val_accuracy",
+        "algorithm": "random",
+        "seed": 3,
+        "max_trial_count": 4,
+        "trial_models": str(folder / "trials"),
+        "model_store": str(folder / "models"),
+        **changes,
+    }
+    return TuningConfig(**settings)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_the_best_trials_model_is_published_and_those_of_losers_are_gone(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        told: list[ExperimentProgress] = []
+        tuned = tune(configure(tmp_path), client=client, on_progress=told.append, poll_seconds=0.02)
+
+        assert tuned.winner == tuned.best == tuned.result.best
+        assert names(tmp_path / "trials") == {tuned.best.name}
+        with opened_package(tuned.model_uri) as package:
+            text = (package.folder / PROGRAM_FILE).read_text()
+            assert tuned.model_uri == str(tmp_path / "models" / "digits" / package.digest)
+        assert float(text) == tuned.best.parameters["learning_rate"]
+        assert tuned.job is not None
+        assert tuned.job.name == tuned.best.name
+        assert tuned.job.hyperparameters == {"epochs": 2, **tuned.best.parameters}
+        assert tuned.models == {tuned.best.name: tuned.model_uri}
+        assert "4 of 4 trials done" in told[-1].message
+
+    play(train, test, tmp_path)
+
+
+def test_a_repeated_search_finds_the_model_again(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        first = tune(configure(tmp_path), client=client, poll_seconds=0.02)
+        assert tune(configure(tmp_path), client=client, poll_seconds=0.02) == first
+
+    play(train, test, tmp_path)
+
+
+def test_all_models_are_kept_where_asked(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        config = configure(tmp_path, keep_models=KeepModels.ALL)
+        tuned = tune(config, client=client, poll_seconds=0.02)
+
+        assert names(tmp_path / "trials") == {trial.name for trial in tuned.result.trials}
+        for trial in tuned.result.trials:
+            with opened_package(tuned.models[trial.name]) as package:
+                rate = float((package.folder / PROGRAM_FILE).read_text())
+            assert rate == trial.parameters["learning_rate"]
+
+    play(train, test, tmp_path)
+
+
+def test_no_trial_writes_a_model_where_none_is_kept(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        config = configure(tmp_path, keep_models=KeepModels.NONE)
+        tuned = tune(config, client=client, poll_seconds=0.02)
+
+        assert (tuned.model_uri, tuned.models) == ("", {})
+        assert tuned.best.objective is not None
+        assert names(tmp_path / "trials") == names(tmp_path / "models") == set()
+
+    play(train, test, tmp_path)
+
+
+def test_a_failed_search_leaves_no_models(tmp_path: Path) -> None:
+    def program(pod: Manifest) -> Exit:
+        return train(pod) if learning_rate_of(pod) < 0.05 else Exit(log="no data\n", code=2)
+
+    def test(client: KatibClient) -> None:
+        with pytest.raises(PermanentError, match="no data"):
+            tune(
+                configure(tmp_path, max_trial_count=8, max_failed_trial_count=1),
+                client=client,
+                poll_seconds=0.02,
+            )
+        assert names(tmp_path / "trials") == set()
+
+    play(program, test, tmp_path)
+
+
+def test_a_trial_without_a_model_is_told(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        with pytest.raises(InputError, match="holds no model package"):
+            tune(configure(tmp_path), client=client, poll_seconds=0.02)
+
+    play(lambda pod: Exit(log=f"val_accuracy={learning_rate_of(pod)}\n"), test, tmp_path)
+
+
+def test_a_metric_that_the_program_does_not_print_is_refused_before_submission(
+    tmp_path: Path,
+) -> None:
+    def test(client: KatibClient) -> None:
+        with pytest.raises(InputError, match="'val_f1' is not among what the image program prints"):
+            tune(configure(tmp_path, objective_metric="val_f1"), client=client)
+        assert client.list_experiments(namespace="default") == []
+
+    play(train, test, tmp_path)
+
+
+def test_the_seed_is_left_out_for_an_algorithm_that_takes_none(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        config = configure(tmp_path, algorithm="sobol", keep_models=KeepModels.NONE)
+        statuses = [
+            trial.status for trial in tune(config, client=client, poll_seconds=0.02).result.trials
+        ]
+        assert statuses == [TrialStatus.SUCCEEDED] * 4
+
+    play(train, test, tmp_path)
