@@ -7,15 +7,12 @@ debuggers work.
 
 from __future__ import annotations
 
-import base64
 import bdb
 import contextlib
 import json
-import os
 import sys
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from typing import Any
 from rich.text import Text
 
 from kubeloop.cli.assignments import refuse_faults
+from kubeloop.cli.debug_environment import environment
 from kubeloop.cli.debug_source import DebugFunction, load_function
 from kubeloop.cli.following import execute, report_outcome
 from kubeloop.cli.options import Output, Session, console, errors, print_json, require
@@ -79,27 +77,20 @@ def debug_task(session: Session, request: DebugRequest, *, output: Output) -> in
     require(("packaging",), what="Debugging", extra="local")
     refuse_cluster(session, request)
     place = find_task(request.package, request.task)
-    document = PipelineDocument(spec=request.package.spec, platform=request.package.platform_spec)
-    component = parse_pipeline(document).components[place.component]
-    if not isinstance(component.executor, ir.ContainerSpec):
-        raise InputError(f"Task {place.name!r} is an importer: it runs no code.")
-    command = [*component.executor.command, *component.executor.args]
-    lightweight = parse_lightweight_command(command)
+    component = find_component(request.package, place)
+    assert isinstance(component.executor, ir.ContainerSpec)
+    container = component.executor
+    lightweight = parse_lightweight_command([*container.command, *container.args])
     if lightweight is None:
-        raise InputError(explain_container(place, component.executor))
+        raise InputError(explain_container(place, container))
     say_missing_packages([text for item in lightweight.installs for text in item.requirements])
     quiet = output is Output.JSON
-    found = (
-        read_inputs(session, request, place, component)
-        if request.from_run
-        else run_before(session, request, place, quiet=quiet)
-    )
+    if request.from_run:
+        found = read_inputs(session, request, place, component)
+    else:
+        found = run_before(session, request, place, quiet=quiet)
     plan = Plan(
-        container=component.executor,
-        component=component,
-        parameters={},
-        artifacts={},
-        folder=found.folder,
+        container=container, component=component, parameters={}, artifacts={}, folder=found.folder
     )
     prepare_folder(plan)
     executor_input = {**build_executor_input(plan), "inputs": found.inputs}
@@ -114,12 +105,23 @@ def debug_task(session: Session, request: DebugRequest, *, output: Output) -> in
     if not quiet:
         console.print(Text(f"Debugging {place.name} in {function.file}", "bold"), soft_wrap=True)
         console.print(Text(json.dumps(found.inputs, indent=2), "dim"), soft_wrap=True)
-    with (
-        environment(session, found.pod),
-        contextlib.redirect_stdout(sys.stderr if quiet else sys.stdout),
-    ):
+    printed = sys.stderr if quiet else sys.stdout
+    with environment(session, found.pod), contextlib.redirect_stdout(printed):
         code = call(function, executor_input)
     return code or report_outputs(plan, place, executor_input, output=output)
+
+
+def find_component(package: PipelinePackage, place: TaskPlace) -> ir.Component:
+    """What a task runs.
+
+    Raises:
+        InputError: The pipeline cannot run, or the task runs no code.
+    """
+    document = PipelineDocument(spec=package.spec, platform=package.platform_spec)
+    component = parse_pipeline(document).components[place.component]
+    if not isinstance(component.executor, ir.ContainerSpec):
+        raise InputError(f"Task {place.name!r} is an importer: it runs no code.")
+    return component
 
 
 def refuse_cluster(session: Session, request: DebugRequest) -> None:
@@ -294,50 +296,6 @@ def source_folders(package: PipelinePackage) -> list[Path]:
     import kubeloop.components
 
     return [package.path.resolve().parent, Path.cwd(), *map(Path, kubeloop.components.__path__)]
-
-
-@contextlib.contextmanager
-def environment(session: Session, pod: str) -> Iterator[None]:
-    """Give this process the variables that the task's container would have."""
-    before = dict(os.environ)
-    os.environ.update(
-        {
-            **(read_variables(session, pod) if pod else {}),
-            "KUBECONFIG": str(session.state.kubeconfig),
-            "_KFP_RUNTIME": "true",
-        }
-    )
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def read_variables(session: Session, pod: str) -> dict[str, str]:
-    """The variables that a Pod's container sets, those from secrets and config maps included."""
-    from kubernetes.client import ApiException, CoreV1Api
-
-    core = CoreV1Api(session.kubernetes)
-    try:
-        container = core.read_namespaced_pod(pod, session.namespace).spec.containers[0]
-    except ApiException:
-        errors.print(f"[yellow]Note:[/yellow] pod {pod} is gone; its variables are not set here.")
-        return {}
-    found: dict[str, str] = {}
-    for entry in container.env or ():
-        source = entry.value_from
-        if source is None:
-            found[entry.name] = entry.value or ""
-        elif reference := source.secret_key_ref or source.config_map_key_ref:
-            is_secret = source.secret_key_ref is not None
-            read = core.read_namespaced_secret if is_secret else core.read_namespaced_config_map
-            with contextlib.suppress(ApiException):
-                data: Mapping[str, str] = read(reference.name, session.namespace).data or {}
-                if reference.key in data:
-                    text = data[reference.key]
-                    found[entry.name] = base64.b64decode(text).decode() if is_secret else text
-    return found
 
 
 def call(function: DebugFunction, executor_input: dict[str, Any]) -> int:

@@ -66,6 +66,8 @@ def why(
         print_json(described[0] if len(described) == 1 else described)
         return
     for answer in answers:
+        if len(answers) > 1:  # the iterations of a loop
+            console.print(f"[bold]{answer.task}[/bold]")
         show(answer)
 
 

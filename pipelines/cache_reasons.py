@@ -130,7 +130,7 @@ def explain(execution: Execution, earlier: Sequence[Execution]) -> CacheAnswer:
     """
     record = execution.record
     answer = CacheAnswer(
-        task=record.name,
+        task=record.path.removeprefix("root.") or record.name,
         run_id=record.run_id,
         verdict=Verdict.MISSED,
         reasons=(),
