@@ -128,7 +128,8 @@ class Controller(nn.Module):
             state = self._cell(self._operations(operation), state)
             if layer:
                 earlier = torch.stack(thoughts, dim=1)
-                skips = self._connect(walk, state[0], earlier, given and given[layer], generator)
+                wanted = given[layer] if given else None
+                skips = self._connect(walk, state[0], earlier, wanted, generator)
                 choice.append(skips)
                 weights = skips.float()
                 total = (weights[:, :, None] * earlier).sum(1)

@@ -95,9 +95,9 @@ class Ladder:
         self._last_seen = -1
         start = suggestion_numbers(request).start
         for entry in filter(None, problem.settings.text(PROMOTED.name).split(",")):
-            parent, _, number = entry.partition(":")
-            if number.isdecimal() and int(number) < start:  # else it was taken back
-                self._children[parent] = int(number)
+            name, _, text = entry.partition(":")
+            if text.isdecimal() and int(text) < start:  # else it was taken back
+                self._children[name] = int(text)
         for trial in request.trials:
             labels = trial.spec.labels
             try:

@@ -66,7 +66,11 @@ class TestDarts(SuggestionContract):
 
 
 def suggest(
-    algorithm: str, num: int = 1, *, trials: tuple[Trial, ...] = (), **settings: str
+    algorithm: str,
+    num: int = 1,
+    *,
+    settings: Mapping[str, str],
+    trials: tuple[Trial, ...] = (),
 ) -> tuple[ParameterAssignments, ...]:
     request = GetSuggestionsRequest(
         experiment=build_experiment(algorithm, (), settings=settings, nas_config=CONFIG),
@@ -82,7 +86,7 @@ def read(suggestion: ParameterAssignments) -> dict[str, Any]:  # any JSON
 
 
 def test_enas_describes_the_network_as_katib_does() -> None:
-    (suggestion,) = suggest("enas", random_state="1")
+    (suggestion,) = suggest("enas", settings={"random_state": "1"})
     values = read(suggestion)
 
     assert [a.name for a in suggestion.assignments] == ["architecture", "nn_config"]
@@ -97,7 +101,7 @@ def test_enas_describes_the_network_as_katib_does() -> None:
 
 def test_enas_numbers_every_combination_of_an_operation() -> None:
     embedding: dict[str, Any] = {}
-    for suggestion in suggest("enas", 30, random_state="1"):
+    for suggestion in suggest("enas", 30, settings={"random_state": "1"}):
         embedding |= read(suggestion)["nn_config"]["embedding"]
 
     assert [embedding[str(number)] for number in range(4)] == [
@@ -145,10 +149,10 @@ def test_enas_learns_which_networks_are_good(reward: Callable[[list[list[int]]],
         "controller_train_steps": "3",
         "controller_skip_weight": "None",
     }
-    first = suggest("enas", 20, **settings)
+    first = suggest("enas", 20, settings=settings)
     trials = tuple(evaluate(suggestion, reward) for suggestion in first)
 
-    later = suggest("enas", 20, trials=trials, **settings)
+    later = suggest("enas", 20, trials=trials, settings=settings)
 
     before, after = (
         sum(reward(read(suggestion)["architecture"]) for suggestion in batch)
@@ -158,7 +162,8 @@ def test_enas_learns_which_networks_are_good(reward: Callable[[list[list[int]]],
 
 
 def test_darts_tells_where_and_how_to_search() -> None:
-    first, second = suggest("darts", 2, num_epochs="2", batch_size="None", verbose="1")
+    given = {"num_epochs": "2", "batch_size": "None", "verbose": "1"}
+    first, second = suggest("darts", 2, settings=given)
     values = read(replace(first, assignments=first.assignments[1:]))
 
     assert first == second
