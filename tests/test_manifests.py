@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubeloop.katib.suggestion.deployment import build_suggestion_configs
 from kubeloop.kserve.runtime import build_serving_runtime
 
 Manifests = dict[str, dict[str, Any]]
@@ -67,3 +68,8 @@ def test_secret_template_names_every_variable_that_the_steps_read(
 def test_serving_runtime_equals_what_the_code_builds() -> None:
     manifest = yaml.safe_load((ROOT / "manifests" / "base" / "serving-runtime.yaml").read_text())
     assert manifest == build_serving_runtime()
+
+
+def test_suggestion_entries_equal_what_the_code_builds() -> None:
+    entries = yaml.safe_load((ROOT / "manifests" / "katib" / "suggestions.yaml").read_text())
+    assert entries == build_suggestion_configs()
