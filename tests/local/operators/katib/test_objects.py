@@ -321,7 +321,8 @@ def test_an_experiments_end_says_how_it_ended(end: str, tmp_path: Path) -> None:
         "failed": ("trialsFailed", "failedTrialList"),
         "without": ("trialMetricsUnavailable", "metricsUnavailableTrialList"),
     }
-    kind = {print_accuracy: "succeeded", crash: "failed", say_nothing: "without"}[program]
+    kinds: dict[Program, str] = {crash: "failed", say_nothing: "without"}
+    kind = kinds.get(program, "succeeded")
     count_field, list_field = counted.pop(kind)
     assert ended.status["trials"] == len(ended.trials)
     assert ended.status[count_field] == len(ended.trials)
