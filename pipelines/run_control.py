@@ -130,7 +130,8 @@ def clone(
         service_account=old.service_account,
     )
     with translated_errors(f"clone run {run_id}"):
-        return str(_generated(client).run_service_create_run(body=body).run_id)
+        # NB: by place; the argument has another name in newer clients.
+        return str(_generated(client).run_service_create_run(body).run_id)
 
 
 def _generated(client: KfpClient) -> Any:  # Any: kfp_server_api's RunServiceApi
