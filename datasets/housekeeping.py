@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubeloop.datasets import parts
 from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Shard, dataset_of, read_commit
 from kubeloop.datasets.history import list_hashes, read_head, read_tags, write_head
 from kubeloop.datasets.leases import collecting
@@ -161,6 +162,8 @@ def _find_garbage(dataset: ObjectStore) -> Iterator[str]:
             commit = read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
             known.add(version_hash)
             used |= {s.key for shards in commit.manifest.splits.values() for s in shards}
+    for key in list(dataset.list("parts")):
+        used |= parts.list_shards(dataset, key)
     for key in list(dataset.list("shards")):
         if key not in used:
             yield key

@@ -64,7 +64,7 @@ def find_images(source: Source, *, options: ScanOptions, log: ScanLog) -> Iterat
 
 def _has_tables(source: Source) -> bool:
     """Tell whether tables name the images: one lies beside or above them."""
-    for file in source.list_files():
+    for file in source.list_all_files():
         name = PurePosixPath(file.path).name
         if is_table(file) and ("/" not in file.path or split_of_name(file.path.split("/")[0])):
             return True
@@ -80,7 +80,7 @@ def _find_in_tables(source: Source, *, options: ScanOptions, log: ScanLog) -> It
         header=options.header,
         delimiter=options.delimiter,
     )
-    files = {file.path: file for file in source.list_files()}
+    files = {file.path: file for file in source.list_all_files()}
     columns: _Columns | None = None
     place = 0
     # NB: the images beside a manifest are no tables; that is not worth a note.
@@ -181,7 +181,7 @@ def _not_an_image(file: SourceFile) -> str:
 def _declares_splits(source: Source) -> bool:
     """Tell whether all folders at the top are named as splits are."""
     top: set[str] = set()
-    for file in source.list_files():
+    for file in source.list_all_files():
         first, slash, _ = file.path.partition("/")
         if slash:
             top.add(first)
@@ -197,7 +197,8 @@ def _check_shape(source: Source, *, folders: Mapping[str, bool], is_empty: bool)
         raise InputError(
             f"The source {source.uri!r} has no class folders; put images in one folder a class."
         )
-    if without := sorted(label for label, has_images in folders.items() if not has_images):
+    without = sorted(label for label, has_images in folders.items() if not has_images)
+    if without and not source.is_part:
         raise InputError(
             f"Class folder {without[0]!r} in {source.uri!r} holds no image;"
             " add images or remove it."

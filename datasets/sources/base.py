@@ -64,10 +64,16 @@ class Source(ABC):
     """What the user gave, absolute and without passwords; recorded as the origin of a commit."""
     has_rows: bool = False
     """Whether there are rows and no files."""
+    is_part: bool = False
+    """Whether this is a part of a larger source."""
 
     @abstractmethod
     def list_files(self) -> Iterator[SourceFile]:
         """Yield the files; none where the source has rows."""
+
+    def list_all_files(self) -> Iterator[SourceFile]:
+        """Yield the files that tell the shape of the source, also where this is one part of it."""
+        return self.list_files()
 
     @abstractmethod
     def read(self, path: str, *, version: str = "") -> bytes:

@@ -1,0 +1,239 @@
+"""Ingesting a source in parts, on as many machines, with one commit at the end.
+
+A part takes a share of the source's files, scans them and packs their shards into the dataset's
+store, where nothing names them yet. The commit at the end joins what the parts wrote; it is the
+same commit whatever machine did which part. No part knows a whole class, so examples are dealt out
+by their hash alone, and rules about repeated contents look at one part at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, parse_manifest, publish
+from kubeloop.datasets.findings import Finding
+from kubeloop.datasets.history import mark_latest, read_head
+from kubeloop.datasets.ingest import Ingestion, check_classes
+from kubeloop.datasets.ingest_config import IngestConfig, ProgressCallback
+from kubeloop.datasets.joining import merge_samples, order_shards
+from kubeloop.datasets.kinds import KINDS, sort_labels
+from kubeloop.datasets.leases import ingesting
+from kubeloop.datasets.sources import Source, SourceFile, open_source
+from kubeloop.datasets.stores import ObjectStore, open_object, open_store
+from kubeloop.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of several shares of a source."""
+
+    number: int
+    """From 0."""
+    count: int
+    """How many there are."""
+
+    def __post_init__(self) -> None:
+        """Refuse a part that is none."""
+        if not 0 <= self.number < self.count:
+            raise InputError(f"Part {self.number} must be from 0 to below {self.count}.")
+
+
+class PartOfFiles(Source):
+    """A run of a source's files with about an equal share of its bytes."""
+
+    is_part = True
+
+    def __init__(self, source: Source, part: Part) -> None:
+        if source.has_rows:
+            raise InputError(
+                f"The source {source.uri!r} has rows, which are not ingested in parts; give each"
+                " part a query of its own and extend the dataset."
+            )
+        self.uri = source.uri
+        self._source = source
+        self._part = part
+
+    def list_files(self) -> Iterator[SourceFile]:
+        """Yield the files of the part."""
+        total = sum(file.num_bytes for file in self._source.list_files())
+        first = total * self._part.number // self._part.count
+        end = total * (self._part.number + 1) // self._part.count
+        start = 0
+        for file in self._source.list_files():
+            if first <= start < end or (
+                start == total and self._part.number + 1 == self._part.count
+            ):
+                yield file
+            start += file.num_bytes
+
+    def list_all_files(self) -> Iterator[SourceFile]:
+        """Yield the files of all parts."""
+        return self._source.list_files()
+
+    def read(self, path: str, *, version: str = "") -> bytes:
+        """Return the bytes of a listed file."""
+        return self._source.read(path, version=version)
+
+    def local_path(self, path: str) -> Path:
+        """Return where a listed file lies on this machine."""
+        return self._source.local_path(path)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def ingest_part(
+    config: IngestConfig,
+    part: Part,
+    *,
+    on_progress: ProgressCallback | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> str:
+    """Write the shards of one part of a source; nothing is visible to readers yet.
+
+    Returns:
+        URI of what `commit_parts` needs to know of it.
+
+    Raises:
+        InputError: The source cannot be used, or the part has no files.
+    """
+    if config.extend or config.max_examples_per_class:
+        raise InputError("A part neither extends a dataset nor takes a few examples of it.")
+    config = replace(config, splits=replace(config.splits, exact_below=0))
+    dataset = open_store(f"{config.store.rstrip('/')}/{config.name}")
+    with open_source(config.source, config.limits) as source:
+        fingerprint = source.fingerprint()
+        share = PartOfFiles(source, part)
+        if next(share.list_files(), None) is None:
+            raise InputError(
+                f"Part {part.number} of {part.count} of {source.uri!r} has no files; use fewer"
+                " parts."
+            )
+        ingestion = Ingestion(
+            config=config,
+            kind=KINDS[config.kind],
+            source=share,
+            dataset=dataset,
+            report=on_progress or (lambda _: None),
+            is_whole=False,
+        )
+        with ingesting(dataset):
+            manifest, record = ingestion.produce(clock())
+            if source.fingerprint() != fingerprint:
+                raise InputError(f"The source {source.uri!r} changed while it was ingested.")
+            document = {
+                "manifest": manifest.render().decode(),
+                "record": record.render().decode(),
+                "number": part.number,
+                "count": part.count,
+                "fingerprint": fingerprint,
+            }
+            data = json.dumps(document, sort_keys=True).encode()
+            key = f"parts/{hashlib.sha256(data).hexdigest()}.json"
+            dataset.write(key, data)
+    return dataset.uri_of(key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReadPart:
+    part: Part
+    fingerprint: str
+    manifest: Manifest
+    record: Record
+
+
+def commit_parts(uris: Sequence[str], *, message: str = "") -> Commit:
+    """Make one commit of all parts of a source.
+
+    Args:
+        uris: What `ingest_part` returned, in any order.
+        message: Why the commit is made.
+
+    Raises:
+        InputError: A part is missing, or the parts are not of one state of one source.
+    """
+    parts = sorted((_read_part(uri) for uri in uris), key=lambda read: read.part.number)
+    _check_complete(parts)
+    dataset = open_store(uris[0].rsplit("/", 2)[0])
+    first = parts[0].manifest
+    chosen: dict[str, dict[str, Shard]] = {}
+    for read in parts:
+        for split, shards in read.manifest.splits.items():
+            chosen.setdefault(split, {}).update({shard.sha256: shard for shard in shards})
+    manifest = Manifest(
+        kind=first.kind,
+        schema=first.schema,
+        labels=sort_labels({label for read in parts for label in read.manifest.labels}),
+        splits=order_shards(chosen),
+        sample=merge_samples([read.manifest.sample for read in parts]),
+    )
+    record = _join_records([read.record for read in parts], message=message)
+    check_classes(KINDS[first.kind], manifest.labels, source_uri=record.source_uri)
+    with ingesting(dataset):
+        for shards in manifest.splits.values():
+            for shard in shards:
+                if not dataset.exists(shard.key):
+                    raise InputError(f"{shard.key} of a part is gone; ingest the parts again.")
+        commit = publish(dataset, manifest, replace(record, parent=read_head(dataset)))
+    for uri in uris:
+        dataset.delete(f"parts/{uri.rpartition('/')[2]}")
+    return mark_latest(dataset, commit, source_uri=record.source_uri)
+
+
+def _read_part(uri: str) -> _ReadPart:
+    store, name = open_object(uri)
+    document = json.loads(store.read(name))
+    return _ReadPart(
+        part=Part(number=document["number"], count=document["count"]),
+        fingerprint=document["fingerprint"],
+        manifest=parse_manifest(document["manifest"].encode()),
+        record=Record.parse(document["record"].encode()),
+    )
+
+
+def list_shards(dataset: ObjectStore, key: str) -> set[str]:
+    """Return the keys of the shards of a part that waits for its commit."""
+    manifest = _read_part(dataset.uri_of(key)).manifest
+    return {shard.key for shards in manifest.splits.values() for shard in shards}
+
+
+def _check_complete(parts: Sequence[_ReadPart]) -> None:
+    if not parts or [read.part.number for read in parts] != list(range(parts[0].part.count)):
+        numbers = ", ".join(str(read.part.number) for read in parts) or "none"
+        raise InputError(f"The parts of a source must all be there, once: there are {numbers}.")
+    first = parts[0]
+    for read in parts[1:]:
+        if (read.record.source_uri, read.fingerprint, read.record.settings) != (
+            first.record.source_uri,
+            first.fingerprint,
+            first.record.settings,
+        ):
+            raise InputError(
+                f"Parts {first.part.number} and {read.part.number} are not of one state of one"
+                " source, ingested alike; ingest all parts again."
+            )
+        if dict(read.manifest.schema) != dict(first.manifest.schema):
+            raise InputError(
+                f"Part {read.part.number} has the columns {dict(read.manifest.schema)}, the first"
+                f" has {dict(first.manifest.schema)}."
+            )
+
+
+def _join_records(records: Sequence[Record], *, message: str) -> Record:
+    digests = "".join(record.source_digest for record in records)
+    findings: tuple[Finding, ...] = tuple(f for record in records for f in record.findings)
+    return replace(
+        records[0],
+        message=message or records[0].message,
+        source_digest=hashlib.sha256(digests.encode()).hexdigest(),
+        notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
+        findings=findings,
+        num_rejected=sum(record.num_rejected for record in records),
+        rejected=tuple(entry for record in records for entry in record.rejected)[:1000],
+    )

@@ -1,0 +1,96 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kubeloop.datasets import IngestConfig, SplitConfig, ingest, open_dataset, open_store
+from kubeloop.datasets.housekeeping import collect_garbage
+from kubeloop.datasets.parts import Part, commit_parts, ingest_part
+from kubeloop.errors import InputError
+from kubeloop.testing.image_folders import write_image_folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> IngestConfig:
+    source = write_image_folder(tmp_path / "source", {"cat": 30, "dog": 20, "emu": 10})
+    return IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
+
+
+def test_parts_in_any_order_make_one_commit_of_all(config: IngestConfig, tmp_path: Path) -> None:
+    uris = [ingest_part(config, Part(number=number, count=3)) for number in (2, 0, 1)]
+    assert not (tmp_path / "store" / "pets" / "commits").exists()
+
+    made = commit_parts(uris, message="all")
+
+    assert made.statistics["labels"] == {"cat": 30, "dog": 20, "emu": 10}
+    dataset = open_dataset(made.uri)
+    paths = {row.path for split in dataset.splits for row in dataset.split(split)}
+    assert len(paths) == 60
+    assert not list(open_store(f"{config.store}/pets").list("parts"))
+
+
+def test_the_commit_does_not_depend_on_who_did_what(config: IngestConfig, tmp_path: Path) -> None:
+    first = commit_parts([ingest_part(config, Part(number=n, count=2)) for n in (0, 1)])
+    again = commit_parts([ingest_part(config, Part(number=n, count=2)) for n in (1, 0)])
+
+    assert (again.version_hash, again.is_new) == (first.version_hash, False)
+
+
+def test_examples_are_in_the_splits_of_a_whole_ingestion(config: IngestConfig) -> None:
+    apart = commit_parts([ingest_part(config, Part(number=n, count=4)) for n in range(4)])
+    whole = ingest(
+        IngestConfig(
+            name="whole",
+            source=config.source,
+            store=config.store,
+            splits=SplitConfig(exact_below=0),
+        )
+    )
+
+    for split in ("train", "validation", "test"):
+        rows = [open_dataset(commit.uri).split(split) for commit in (apart, whole)]
+        assert {row.path for row in rows[0]} == {row.path for row in rows[1]}
+
+
+def test_folders_of_splits_are_known_to_every_part(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_image_folder(tmp_path / "source" / split, {"cat": 10, "dog": 10})
+    config = IngestConfig(
+        name="pets", source=str(tmp_path / "source"), store=str(tmp_path / "store")
+    )
+
+    made = commit_parts([ingest_part(config, Part(number=n, count=4)) for n in range(4)])
+
+    assert made.statistics["splits"] == {
+        "train": {"cat": 10, "dog": 10},
+        "validation": {"cat": 10, "dog": 10},
+    }
+
+
+def test_a_missing_part_is_refused(config: IngestConfig) -> None:
+    uris = [ingest_part(config, Part(number=number, count=3)) for number in (0, 2)]
+
+    with pytest.raises(InputError, match="must all be there, once: there are 0, 2"):
+        commit_parts(uris)
+
+
+def test_parts_of_different_states_are_refused(config: IngestConfig) -> None:
+    first = ingest_part(config, Part(number=0, count=2))
+    shutil.rmtree(Path(config.source) / "emu")
+    second = ingest_part(config, Part(number=1, count=2))
+
+    with pytest.raises(InputError, match="not of one state of one source"):
+        commit_parts([first, second])
+
+
+def test_shards_of_a_waiting_part_are_no_garbage(config: IngestConfig) -> None:
+    uris = [ingest_part(config, Part(number=number, count=2)) for number in range(2)]
+
+    assert collect_garbage(open_store(f"{config.store}/pets")).keys == []
+    assert commit_parts(uris).num_examples == 60
+
+
+def test_a_part_without_files_is_refused(config: IngestConfig) -> None:
+    with pytest.raises(InputError, match=r"Part [0-9]+ of 200 .* has no files; use fewer parts"):
+        for number in range(200):
+            ingest_part(config, Part(number=number, count=200))
