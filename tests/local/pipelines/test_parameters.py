@@ -102,7 +102,10 @@ def test_optional_inputs_may_be_left_out_and_texts_may_hold_parameters(runner: A
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ({"n": 1, "m": 2}, ["no parameter 'm'", "n: NUMBER_INTEGER, required"]),
+        (
+            {"n": 1, "m": 2},
+            ["Parameter 'm'", "does not exist; it accepts", "n: NUMBER_INTEGER, required"],
+        ),
         ({"n": "three"}, ["Parameter 'n'", "a whole number (NUMBER_INTEGER)", "'three' (str)"]),
         ({"n": 1.5}, ["Parameter 'n'", "1.5 (float)"]),
         ({"n": True}, ["Parameter 'n'", "True (bool)"]),
