@@ -6,7 +6,8 @@ Arrow, Pillow or an S3 client; the functions that need them do.
 
 from kubeloop.datasets.commits import Commit, Manifest, Shard, VersionHash, read_commit
 from kubeloop.datasets.findings import Finding, Rejection, Severity
-from kubeloop.datasets.ingest import IngestConfig, Progress, ingest
+from kubeloop.datasets.ingest import ingest
+from kubeloop.datasets.ingest_config import IngestConfig, Progress
 from kubeloop.datasets.kinds import KINDS, DatasetKind, ScanOptions
 from kubeloop.datasets.reading import (
     Dataset,

@@ -81,7 +81,7 @@ def guess_text(batch: pa.RecordBatch, *, taken: Collection[str | None], log: Sca
         raise InputError(
             f"No text column among {', '.join(batch.schema.names)}; name it with text_column."
         )
-    chosen = max(lengths, key=lambda name: lengths[name])
+    chosen = str(max(lengths, key=lambda name: lengths[name]))
     log.note(f"Text column: {chosen!r}, guessed as the one with the longest texts.")
     return chosen
 
@@ -107,7 +107,7 @@ def guess_label(batch: pa.RecordBatch, *, taken: Collection[str | None], log: Sc
             f"No label column among {', '.join(batch.schema.names)}: none repeats its values; name"
             " it with label_column."
         )
-    chosen = min(repeated, key=lambda name: repeated[name])
+    chosen = str(min(repeated, key=lambda name: repeated[name]))
     log.note(f"Label column: {chosen!r}, guessed as the one whose values repeat most.")
     return chosen
 

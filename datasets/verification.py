@@ -10,7 +10,8 @@ import hashlib
 import tempfile
 
 from kubeloop.datasets.commits import Commit, dataset_of, read_commit
-from kubeloop.datasets.ingest import IngestConfig, ingest
+from kubeloop.datasets.ingest import ingest
+from kubeloop.datasets.ingest_config import IngestConfig
 from kubeloop.datasets.kinds import ScanOptions
 from kubeloop.datasets.splits import SplitConfig
 from kubeloop.errors import InputError, IntegrityError

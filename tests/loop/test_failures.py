@@ -37,7 +37,7 @@ def write_corrupt_images(root: Path) -> Path:
 def test_missing_source_folder_is_named(laptop: Laptop) -> None:
     source = laptop.folder / "nowhere"
     message, run = laptop.fail("ingest", source=str(source))
-    assert f"The source folder '{source}' does not exist; check the path." in message
+    assert f"The source '{source}' does not exist; check the path." in message
     assert run["failed_task"] == "ingest-dataset"
 
 
@@ -65,7 +65,7 @@ def test_failed_task_is_named_in_the_list_of_runs(laptop: Laptop) -> None:
 def test_corrupt_images_are_counted_named_and_refused(laptop: Laptop) -> None:
     source = write_corrupt_images(laptop.folder / "corrupt")
     message, run = laptop.fail("ingest", source=str(source), max_corrupt_fraction=0.05)
-    assert f"2 of 36 files in '{source}' cannot be read" in message
+    assert f"2 of 36 examples in '{source}' cannot be read" in message
     assert "a/000.png: not an image" in message
     assert "b/003.png: damaged image" in message
     assert "repair or remove them, or allow max_corrupt_fraction 0.0556" in message
