@@ -77,14 +77,22 @@ def load_program(path: Path) -> torch.nn.Module:
     Raises:
         InputError: The file is no exported program, or asks for more than tensor operators.
     """
+    return read_program(path).module()
+
+
+def read_program(path: Path) -> ExportedProgram:
+    """Load a `.pt2` file as an exported program, executing nothing from it.
+
+    Raises:
+        InputError: See `load_program`.
+    """
     import torch
 
     clean = sanitize_archive(path.read_bytes(), name=path.name)
     try:
-        program = torch.export.load(io.BytesIO(clean))
+        return torch.export.load(io.BytesIO(clean))
     except Exception as error:
         raise InputError(f"{path.name} cannot be read as an exported program: {error}") from error
-    return program.module()
 
 
 def sanitize_archive(data: bytes, *, name: str) -> bytes:

@@ -55,7 +55,8 @@ PROGRAMS.register("text", "kubeloop.training.programs.text")
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_RESERVED_FLAGS = frozenset({"dataset", "model", "checkpoint"})
+_RESERVED_FLAGS = frozenset({"code", "dataset", "model", "checkpoint"})
+_OWN_PROGRAM = "kubeloop.training.programs.own"
 _NO_STRINGS: Mapping[str, str] = MappingProxyType({})
 _NO_HYPERPARAMETERS: Mapping[str, Hyperparameter] = MappingProxyType({})
 
@@ -106,6 +107,8 @@ class TrainingJobConfig:
     """A program of `PROGRAMS`; ignored where `command` is given."""
     image: str = DEFAULT_IMAGE
     """Container image; the default is kubeloop's own runtime."""
+    code_uri: str = ""
+    """Archive of the user's own program (see `code.py`), run in place of `program`."""
     command: tuple[str, ...] = ()
     """Command of the user's own program; empty: `program` is run."""
     dataset_uri: str = ""
@@ -205,8 +208,8 @@ def render_command(config: TrainingJobConfig) -> list[str]:
     """Return the command of a replica, before its arguments."""
     if config.command:
         return list(config.command)
-    module = PROGRAMS[config.program]
-    if not config.uses_torchrun:
+    module = _OWN_PROGRAM if config.code_uri else PROGRAMS[config.program]
+    if config.code_uri or not config.uses_torchrun:
         return ["python", "-u", "-m", module]
     return ["python", "-u", "-m", "kubeloop.training.launch", "-m", module]
 
@@ -215,6 +218,7 @@ def render_arguments(config: TrainingJobConfig) -> list[str]:
     """Return the arguments that the contract of a training program prescribes."""
     arguments: list[str] = []
     for name, uri in (
+        ("code", config.code_uri),
         ("dataset", config.dataset_uri),
         ("model", config.model_uri),
         ("checkpoint", config.checkpoint_uri),

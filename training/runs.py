@@ -7,7 +7,6 @@ deletes its job; a process that is killed leaves the job running, and its retry 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,8 +19,8 @@ from kubeflow.training.constants import constants
 from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
 from kubeloop.interruption import undo_when_interrupted
 from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
+from kubeloop.training.metric_lines import parse_metrics
 
-_METRIC = re.compile(r"(?<![\w|-])([\w|-]+)\s*=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[Ee][+-]?\d+)?)")
 _RUN_LABEL = "pipeline/runid"
 _EXIT_EVENT = "ExitedWithCode"
 _RETRYABLE = frozenset({138, 143})
@@ -62,11 +61,6 @@ class TrainingRun:
     def final_metrics(self) -> Mapping[str, float]:
         """Return the last metric line, or nothing."""
         return self.metrics[-1] if self.metrics else {}
-
-
-def parse_metrics(line: str) -> dict[str, float]:
-    """Read the `name=value` pairs of a line, as Katib's collector does."""
-    return {name: float(value) for name, value in _METRIC.findall(line)}
 
 
 def run_training_job(

@@ -13,9 +13,9 @@ import torch
 from kubeloop import __version__
 from kubeloop.datasets import Commit, open_dataset
 from kubeloop.training.evaluation import evaluate
+from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.package import open_package
 from kubeloop.training.programs.image import main, parse_arguments
-from kubeloop.training.runs import parse_metrics
 
 SMALL = ("--epochs", "3", "--batch_size", "14", "--learning_rate", "0.01", "--seed", "1")
 

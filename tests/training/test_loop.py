@@ -11,7 +11,7 @@ from kubeloop.errors import InputError, PermanentError
 from kubeloop.training.distributed import World, read_world
 from kubeloop.training.loop import TrainingLoop
 from kubeloop.training.loop_config import LoopConfig
-from kubeloop.training.runs import parse_metrics
+from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.selection import Scores
 from kubeloop.training.stopping import StoppedError, StopSignal
 

@@ -20,10 +20,10 @@ from kubeloop.testing.official_clients import close_connections
 from kubeloop.testing.servers import running_api
 from kubeloop.testing.waiting import wait_until
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.runs import (
     TrainingRun,
     WatchConfig,
-    parse_metrics,
     run_training_job,
 )
 

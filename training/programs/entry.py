@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +38,14 @@ EXIT_STOPPED = 143
 _TOLERANCE = 1e-4
 
 ConfigT = TypeVar("ConfigT")
+
+
+class ProgramExit(Exception):  # noqa: N818  # an end, not always an error
+    """A program that this one runs ended with an exit code, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
 
 
 def build_parser(
@@ -96,6 +105,7 @@ def run_program(
     train: Callable[[ConfigT, World, StopSignal], object],
     *,
     arguments: Sequence[str] | None,
+    joins: bool = True,
 ) -> int:
     """Run a program in this process; returns its exit code.
 
@@ -103,6 +113,7 @@ def run_program(
         parse: Reads the command line.
         train: Trains in one of the processes, all of which have joined.
         arguments: Of the command line; None: of this process.
+        joins: Whether this process takes part in the training itself.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     stop = StopSignal()
@@ -111,8 +122,10 @@ def run_program(
             config = parse(sys.argv[1:] if arguments is None else arguments)
             limit_threads(os.environ)
             world = read_world(os.environ)
-            with joined(world):
+            with joined(world) if joins else nullcontext():
                 train(config, world, stop)
+        except ProgramExit as end:
+            return end.code
         except StoppedError as error:
             print(error, file=sys.stderr, flush=True)
             return EXIT_STOPPED
@@ -128,14 +141,17 @@ def run_program(
     return 0
 
 
-def describe_origin(dataset: Dataset, environment: Mapping[str, str]) -> dict[str, str]:
+def describe_origin(dataset: Dataset | None, environment: Mapping[str, str]) -> dict[str, str]:
     """Return a package's provenance: data, code, and what the environment says of job and run."""
-    commit = dataset.commit
-    return {
+    commit = dataset.commit if dataset else None
+    data = commit and {
         "dataset": commit.name,
         "dataset_uri": commit.uri,
         "dataset_version_hash": commit.version_hash,
         "source_digest": commit.source_digest,
+    }
+    return {
+        **(data or {}),
         "code_version": __version__,
         "torch_version": torch.__version__,
         "training_job": environment.get("KUBELOOP_JOB_NAME", ""),
