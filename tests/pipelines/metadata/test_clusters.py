@@ -91,7 +91,7 @@ def test_cluster_that_does_not_is_read_from_ml_metadata(
     status: int, mlmd: str, kubectl: Path
 ) -> None:
     kubectl.write_text("#!/bin/sh\n" + FORWARDING.format(port=mlmd.rpartition(":")[2]))
-    answers = {"artifact_tasks": (status, {})}
+    answers: dict[str, tuple[int, Any]] = {"artifact_tasks": (status, {})}
 
     with serving_cluster(answers) as cluster, connect_cluster(cluster, context="c") as source:
         assert {task.name for task in source.list_tasks(RUN)} >= {"write", "read"}
