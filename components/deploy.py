@@ -17,11 +17,12 @@ def deploy_model(
     min_replicas: int = 1,
     service_account: str = "",
     timeout_seconds: float = 600.0,
+    run_id: str = "",  # noqa: ARG001  # a part of what the cache looks for
 ) -> NamedTuple("Outputs", [("url", str)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Serve a model package as a KServe InferenceService and wait until it answers.
 
-    Never to be cached: the endpoint may have been changed since. Repeating it is safe: an endpoint
-    that already serves this model is left alone.
+    Never to be cached: the endpoint may have been changed since; see `run_id`. Repeating it is
+    safe: an endpoint that already serves this model is left alone.
 
     Args:
         model: The model package.
@@ -32,6 +33,8 @@ def deploy_model(
         min_replicas: Pods at least.
         service_account: Whose credentials download the model; empty: the namespace's default.
         timeout_seconds: Time after which the step gives up.
+        run_id: Give `dsl.PIPELINE_JOB_ID_PLACEHOLDER`, and no run takes the step from the cache,
+            not even one that asks for caching everywhere.
     """
     import json
     from pathlib import Path

@@ -23,10 +23,11 @@ def ingest_dataset(
     max_examples_per_class: int = 0,
     seed: int = 0,
     store: str = "",
+    run_id: str = "",  # noqa: ARG001  # a part of what the cache looks for
 ) -> NamedTuple("Outputs", [("version_hash", str), ("num_examples", int), ("num_labels", int)]):  # type: ignore[valid-type]  # KFP reads the functional form
     """Commit a source to the dataset store; unchanged data adds nothing.
 
-    Not to be cached: the path of a source says nothing about its content.
+    Not to be cached: the path of a source says nothing about its content. See `run_id`.
 
     Args:
         source: Where the raw data lies: a path, or an http(s), s3 or database URI; see the docs.
@@ -43,6 +44,8 @@ def ingest_dataset(
         max_examples_per_class: Take only so many of each class, to try things out; 0: all.
         seed: Seed of the splits.
         store: URI of the dataset store; empty: below the pipeline root.
+        run_id: Give `dsl.PIPELINE_JOB_ID_PLACEHOLDER`, and no run takes the step from the cache,
+            not even one that asks for caching everywhere.
     """
     from kubeloop.components.ingesting import finish_ingest
     from kubeloop.components.progress import ProgressPrinter

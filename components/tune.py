@@ -69,7 +69,8 @@ def tune_hyperparameters(
     """
     from kubeloop.components.descriptions import describe_tuning
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
-    from kubeloop.katib.tuning import KeepModels, TuningConfig, tune
+    from kubeloop.katib.models import KeepModels
+    from kubeloop.katib.tuning import TuningConfig, tune
     from kubeloop.training.jobs import TrainingJobConfig
 
     settings = restore_integers({**hyperparameters, "epochs": epochs, "seed": seed})

@@ -88,8 +88,10 @@ def image_classification(
         max_corrupt_fraction=max_corrupt_fraction,
         max_examples_per_class=max_examples_per_class,
         seed=seed,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )
-    # The path of a source says nothing about its content.
+    # The path of a source says nothing about its content. A run may turn the cache on for all its
+    # tasks, so that the task's own setting is not enough.
     ingest.set_caching_options(False)
     dataset = ingest.outputs["dataset"]
 
@@ -119,15 +121,21 @@ def image_classification(
 
     with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
         deploy = deploy_model(
-            model=train.outputs["model"], name=endpoint_name, service_account=service_account
+            model=train.outputs["model"],
+            name=endpoint_name,
+            service_account=service_account,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         )
         # An endpoint may have been changed or deleted since.
         deploy.set_caching_options(False)
         probe = probe_endpoint(
-            dataset=dataset, endpoint=deploy.outputs["endpoint"], num_examples=num_probes
+            dataset=dataset,
+            endpoint=deploy.outputs["endpoint"],
+            num_examples=num_probes,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         )
         probe.set_caching_options(False)
-        report = report_lineage().after(probe)
+        report = report_lineage(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER).after(probe)
         report.set_caching_options(False)
         steps += [deploy, probe]
 

@@ -10,14 +10,20 @@ from kubeloop.components.steps import RUNTIME_IMAGE
 
 
 @dsl.component(base_image=RUNTIME_IMAGE, install_kfp_package=False)
-def report_lineage(lineage: dsl.Output[dsl.HTML], target: str = "") -> None:
+def report_lineage(
+    lineage: dsl.Output[dsl.HTML],
+    target: str = "",
+    run_id: str = "",  # noqa: ARG001  # a part of what the cache looks for
+) -> None:
     """Draw where things come from, as the record has it when the step runs.
 
-    Not to be cached: the record is not an input. Make it the last step.
+    Not to be cached: the record is not an input; see `run_id`. Make it the last step.
 
     Args:
         lineage: An interactive picture: pan, zoom, click a box for its details.
         target: What `kubeloop lineage` accepts; empty: the run that the step belongs to.
+        run_id: Give `dsl.PIPELINE_JOB_ID_PLACEHOLDER`, and no run takes the step from the cache,
+            not even one that asks for caching everywhere.
     """
     from pathlib import Path
 

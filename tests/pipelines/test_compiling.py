@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from kubeloop.pipelines.compiling import compile_all
-from kubeloop.pipelines.packages import COMPILED
+from kubeloop.pipelines.packages import COMPILED, read_package
 
 pytestmark = pytest.mark.pinned
 
@@ -26,3 +26,17 @@ def test_compiled_pipelines_hold_no_secret_and_no_local_path() -> None:
         assert "/home/" not in text
         assert str(COMPILED.parents[1]) not in text
         assert "secretName: kubeloop-object-store" in text
+
+
+def test_steps_with_an_effect_outside_never_come_from_the_cache() -> None:
+    spec = read_package(COMPILED / "image_classification.yaml").spec
+    tasks = {
+        name: task
+        for component in (spec["root"], *spec["components"].values())
+        for name, task in component.get("dag", {}).get("tasks", {}).items()
+    }
+
+    for name in ("ingest-dataset", "deploy-model", "probe-endpoint", "report-lineage"):
+        run_id = tasks[name]["inputs"]["parameters"]["run_id"]
+        assert run_id == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+        assert "enableCache" not in tasks[name]["cachingOptions"]
