@@ -19,19 +19,19 @@ from typing import Any, NoReturn
 from kubeflow.katib import (
     V1beta1AlgorithmSetting,
     V1beta1AlgorithmSpec,
-    V1beta1CollectorSpec,
+    V1beta1EarlyStoppingSetting,
+    V1beta1EarlyStoppingSpec,
     V1beta1Experiment,
     V1beta1ExperimentSpec,
-    V1beta1FilterSpec,
-    V1beta1MetricsCollectorSpec,
     V1beta1MetricStrategy,
     V1beta1ObjectiveSpec,
-    V1beta1SourceSpec,
     V1beta1TrialTemplate,
 )
 from kubernetes.client import ApiClient, V1ObjectMeta
 
 from kubeloop.errors import InputError
+from kubeloop.katib.architectures import ASSIGNED_NAMES, ArchitectureSpace, build_nas_config
+from kubeloop.katib.collectors import MetricsCollector, StdOut, build_collector
 from kubeloop.katib.search_space import (
     Categorical,
     Discrete,
@@ -41,6 +41,7 @@ from kubeloop.katib.search_space import (
     build_parameters,
 )
 from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.katib.suggestion.early_stopping import EARLY_STOPPING, parse_early_stopping
 from kubeloop.katib.suggestion.manifests import parse_experiment
 from kubeloop.katib.suggestion.messages import ValidateAlgorithmSettingsRequest
 from kubeloop.katib.templates import (
@@ -54,7 +55,6 @@ CONFIGURATION_ANNOTATION = "kubeloop.dev/configuration-digest"
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _MAX_NAME_LENGTH = 40
-_NUM_GROUPS = 2
 _MAX_FAILED_TRIALS = 3
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
@@ -125,10 +125,13 @@ class ExperimentConfig:
     job: object
     """The job of a trial: a manifest or an SDK's typed model, such as a PyTorchJob. The values of
     searched hyperparameters in it do not matter."""
-    search_space: SearchSpace
-    """What is searched, by name of the hyperparameter."""
     objective: ObjectiveConfig
     """What is optimised."""
+    search_space: SearchSpace = field(default_factory=lambda: MappingProxyType({}))
+    """What is searched, by name of the hyperparameter."""
+    architectures: ArchitectureSpace | None = None
+    """The networks that are searched, in place of `search_space`, by `enas` or `darts`. What the
+    algorithm tells a trial (see `ASSIGNED_NAMES`) takes the place of values in the job."""
     namespace: str = "default"
     """Namespace of the experiment and its trials."""
     algorithm: str = "tpe"
@@ -137,6 +140,12 @@ class ExperimentConfig:
         default_factory=lambda: _NO_SETTINGS
     )
     """Settings of the algorithm, such as `random_state`."""
+    early_stopping: str = ""
+    """Early stopping algorithm, such as `medianstop`; empty: all trials run to their end."""
+    early_stopping_settings: Mapping[str, str | int | float] = field(
+        default_factory=lambda: _NO_SETTINGS
+    )
+    """Settings of the early stopping algorithm, such as `start_step`."""
     max_trial_count: int = 12
     """Trials in all."""
     parallel_trial_count: int = 2
@@ -146,8 +155,8 @@ class ExperimentConfig:
     of them where there are fewer."""
     resume_policy: ResumePolicy = ResumePolicy.NEVER
     """Whether the finished experiment may be given more trials."""
-    metrics_format: tuple[str, ...] = ()
-    """Regular expressions with two groups, name and value; empty: lines like `accuracy=0.97`."""
+    collector: MetricsCollector = field(default_factory=StdOut)
+    """Where the metrics come from."""
     primary_container: str = ""
     """Container that prints the metrics; empty: the job's only one, or the usual of its kind."""
     success_condition: str = ""
@@ -169,9 +178,15 @@ class ExperimentConfig:
                 f"starting with a letter, not {self.name!r}."
             )
         _check_budget(self)
-        _check_search_space(self.search_space)
-        for expression in self.metrics_format:
-            _check_expression(expression)
+        if self.architectures is None:
+            _check_search_space(self.search_space)
+        elif self.search_space:
+            raise InputError("search_space must be empty where architectures is given.")
+        elif self.algorithm not in ASSIGNED_NAMES:
+            raise InputError(
+                f"algorithm must be one of {', '.join(ASSIGNED_NAMES)} where architectures is "
+                f"given, not {self.algorithm!r}."
+            )
 
 
 def build_experiment(config: ExperimentConfig) -> V1beta1Experiment:
@@ -184,13 +199,15 @@ def build_experiment(config: ExperimentConfig) -> V1beta1Experiment:
     spec = V1beta1ExperimentSpec(
         objective=_build_objective(config.objective),
         algorithm=_build_algorithm(config),
+        early_stopping=_build_early_stopping(config),
         parallel_trial_count=config.parallel_trial_count,
         max_trial_count=config.max_trial_count,
         max_failed_trial_count=_count_tolerated(config),
         resume_policy=config.resume_policy.value,
-        parameters=build_parameters(config.search_space),
+        parameters=build_parameters(config.search_space) or None,
+        nas_config=config.architectures and build_nas_config(config.architectures),
         trial_template=_build_template(config),
-        metrics_collector_spec=_build_collector(config),
+        metrics_collector_spec=build_collector(config.collector),
     )
     experiment = V1beta1Experiment(
         api_version="kubeflow.org/v1beta1",
@@ -243,21 +260,8 @@ def _check_search_space(space: SearchSpace) -> None:
             )
 
 
-def _check_expression(expression: str) -> None:
-    try:
-        num_groups = re.compile(expression).groups
-    except re.error as error:
-        raise InputError(
-            f"metrics_format has {expression!r}, which is no regular expression: {error}."
-        ) from error
-    if num_groups < _NUM_GROUPS:
-        raise InputError(
-            f"metrics_format has {expression!r}, which lacks two groups, for name and value."
-        )
-
-
 def _check_algorithm(experiment: V1beta1Experiment) -> None:
-    """Ask the algorithm, where it is one that we have; Katib may know others."""
+    """Ask the algorithms, where they are such that we have; Katib may know others."""
     manifest = ApiClient().sanitize_for_serialization(experiment)
     asked = parse_experiment(manifest)
     name = asked.spec.algorithm.algorithm_name
@@ -268,6 +272,12 @@ def _check_algorithm(experiment: V1beta1Experiment) -> None:
             )
         except InputError as error:
             raise InputError(f"algorithm {name}: {error}.") from error
+    stopping = asked.spec.early_stopping
+    if stopping is not None and stopping.algorithm_name in EARLY_STOPPING:
+        try:
+            parse_early_stopping(stopping)
+        except InputError as error:
+            raise InputError(f"early_stopping {stopping.algorithm_name}: {error}.") from error
 
 
 def _build_objective(config: ObjectiveConfig) -> V1beta1ObjectiveSpec:
@@ -295,25 +305,29 @@ def _build_algorithm(config: ExperimentConfig) -> V1beta1AlgorithmSpec:
     )
 
 
+def _build_early_stopping(config: ExperimentConfig) -> V1beta1EarlyStoppingSpec | None:
+    if not config.early_stopping:
+        return None
+    return V1beta1EarlyStoppingSpec(
+        algorithm_name=config.early_stopping,
+        algorithm_settings=[
+            V1beta1EarlyStoppingSetting(name=name, value=str(value))
+            for name, value in config.early_stopping_settings.items()
+        ],
+    )
+
+
 def _build_template(config: ExperimentConfig) -> V1beta1TrialTemplate:
-    template = build_trial_spec(config.job, config.search_space)
+    names = ASSIGNED_NAMES[config.algorithm] if config.architectures else config.search_space
+    template = build_trial_spec(config.job, names)
     return V1beta1TrialTemplate(
         trial_spec=template,
-        trial_parameters=build_trial_parameters(template, config.search_space),
+        trial_parameters=build_trial_parameters(template, names),
         primary_container_name=config.primary_container or find_primary_container(template),
         success_condition=config.success_condition or None,
         failure_condition=config.failure_condition or None,
         retain=config.retain_trials,
     )
-
-
-def _build_collector(config: ExperimentConfig) -> V1beta1MetricsCollectorSpec:
-    source = None
-    if config.metrics_format:
-        source = V1beta1SourceSpec(
-            filter=V1beta1FilterSpec(metrics_format=list(config.metrics_format))
-        )
-    return V1beta1MetricsCollectorSpec(collector=V1beta1CollectorSpec(kind="StdOut"), source=source)
 
 
 def _digest(spec: V1beta1ExperimentSpec) -> str:

@@ -26,6 +26,8 @@ from kubeloop.katib.suggestion.nas import read_nas_config, render_json
 from kubeloop.katib.suggestion.service import SuggestionService
 from kubeloop.katib.suggestion.settings import Setting, count
 
+ASSIGNED_NAMES = ("algorithm-settings", "search-space", "num-layers")
+
 _SKIP = "skip_connection"
 
 
@@ -70,15 +72,15 @@ class DartsSearch(SuggestionService):
     def get_suggestions(self, request: GetSuggestionsRequest) -> GetSuggestionsReply:
         spec = request.experiment.spec
         config = read_nas_config(spec)
+        values = (
+            render_json(_fill(spec.algorithm)),
+            render_json(list(_list_primitives(config))),
+            str(config.graph_config.num_layers),
+        )
         suggestion = ParameterAssignments(
-            assignments=(
-                ParameterAssignment(
-                    name="algorithm-settings", value=render_json(_fill(spec.algorithm))
-                ),
-                ParameterAssignment(
-                    name="search-space", value=render_json(list(_list_primitives(config)))
-                ),
-                ParameterAssignment(name="num-layers", value=str(config.graph_config.num_layers)),
+            assignments=tuple(
+                ParameterAssignment(name=name, value=value)
+                for name, value in zip(ASSIGNED_NAMES, values, strict=True)
             )
         )
         return GetSuggestionsReply(
