@@ -35,6 +35,8 @@ class ModelKey(StrEnum):
     VERSION_HASH = "dataset_version_hash"
     HYPERPARAMETERS = "hyperparameters"
     RUN_ID = "run_id"
+    PROGRAM = "program"
+    CODE_URI = "code_uri"
 
 
 class TrialsKey(StrEnum):

@@ -12,10 +12,12 @@ def train_model(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    learning_curves: dsl.Output[dsl.HTML],
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
     best_parameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
     epochs: int = 15,
     program: str = "image",
+    code: str = "",
     trial: str = "",
     num_workers: int = 2,
     processes_per_worker: int = 1,
@@ -34,11 +36,14 @@ def train_model(
     Args:
         dataset: The commit to train and validate on.
         model: The model package; its URI contains the content's hash.
-        metrics: What the last epoch scored, on the validation split.
+        metrics: What the selected epoch scored, on the validation split.
+        learning_curves: Losses, scores and speed by epoch.
         hyperparameters: Hyperparameters of the program.
         best_parameters: Hyperparameters that win over those, such as the best trial's.
         epochs: Epochs of the training.
-        program: Training program of kubeloop.
+        program: Training program of kubeloop: `image` or `text`.
+        code: Archive of a program of your own (`kubeloop.training.code.publish_code`), run in place
+            of `program`.
         trial: Katib trial that `best_parameters` come from, for lineage.
         num_workers: Replicas of the PyTorchJob, the master included.
         processes_per_worker: Processes in each replica.
@@ -50,19 +55,24 @@ def train_model(
         timeout_seconds: Time after which the step gives up.
         store: URI of the model store; empty: below the pipeline root.
     """
+    from pathlib import Path
+
     from kubeloop.components.descriptions import describe_model
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+    from kubeloop.training.learning_curves import render_learning_curves
     from kubeloop.training.package import publish
     from kubeloop.training.runs import WatchConfig, run_training_job
 
     settings = {**hyperparameters, **best_parameters, "epochs": epochs, "seed": seed}
     with open_step(model.uri) as step:
-        name = step.object_name({"dataset": dataset.uri, "settings": settings, "program": program})
+        ran = {"dataset": dataset.uri, "settings": settings, "program": code or program}
+        name = step.object_name(ran)
         draft = f"{step.store('jobs', store)}/{name}"
         config = TrainingJobConfig(
-            name=name, namespace=find_namespace(), program=program, dataset_uri=dataset.uri,
-            model_uri=f"{draft}/model", checkpoint_uri=f"{draft}/checkpoints",
+            name=name, namespace=find_namespace(), program=program, code_uri=code,
+            dataset_uri=dataset.uri, model_uri=f"{draft}/model",
+            checkpoint_uri=f"{draft}/checkpoints",
             hyperparameters=restore_integers(settings), num_workers=num_workers,
             processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
             labels=step.labels, run_id=step.run_id,
@@ -73,6 +83,8 @@ def train_model(
         done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print)
         model.uri = publish(config.model_uri, step.store("models", store))
     model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
+    curves = render_learning_curves(name, done.metrics, facts=model.metadata)
+    Path(learning_curves.path).write_text(curves, encoding="utf-8")
     for metric, value in done.final_metrics.items():
         metrics.log_metric(metric, value)
     return (name,)

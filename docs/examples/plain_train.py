@@ -62,7 +62,7 @@ for epoch in range(arguments.epochs):
     print(f"epoch={epoch + 1} train_loss={loss:.4f} val_accuracy={accuracy:.4f}", flush=True)
 
 if arguments.model:
-    sizes = {axis: torch.export.Dim.DYNAMIC for axis in (0, 1, 2)}
+    sizes = dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)
     example = torch.zeros(2, 20, 24, 1, dtype=torch.uint8)
     program = torch.export.export(model.eval(), (example,), dynamic_shapes=(sizes,))
     torch.export.save(program, arguments.model / "model.pt2")
