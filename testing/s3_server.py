@@ -124,7 +124,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         cut = fault.cut_after_bytes if fault is not None else -1
         self._answer(answer.status, answer.getheaders(), data, cut=cut)
 
-    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on  # noqa: N815 - the base's names
 
     def _answer(
         self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int = -1

@@ -57,7 +57,11 @@ class TextClassification(DatasetKind):
             others = [n for n in rows.schema.names if n not in (text_name, label_name, split_name)]
             batch = pa.RecordBatch.from_arrays(
                 [texts, labels, *(rows.column(name) for name in others)],
-                names=["text", "label", *others],
+                names=[
+                    "text",
+                    "label",
+                    *(f"original_{name}" if name in ("text", "label") else name for name in others),
+                ],
             )
             values = [text or "" for text in texts.to_pylist()]
             encoded = [value.encode() for value in values]

@@ -20,7 +20,6 @@ from kubeloop.errors import InputError, PermanentError, TransientError
 
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SECRET = re.compile(r"sig|token|key|secret|credential|password|auth", re.IGNORECASE)
-_BLOCK = 1 << 20
 T = TypeVar("T")
 
 
@@ -81,7 +80,7 @@ class HttpFile(FetchedFiles):
                 if response.status_code == 206:
                     raise httpx.ReadError("the file may have changed; starting again")
             expected = int(response.headers.get("content-length", "-1"))
-            for block in response.iter_raw(_BLOCK):
+            for block in response.iter_raw():
                 output.write(block)
                 expected -= len(block)
                 if output.tell() > self.limits.max_bytes:
@@ -136,8 +135,8 @@ def hide_secrets(url: str) -> str:
     parts = urlsplit(url)
     netloc = parts.netloc.rpartition("@")[2]
     query = urlencode(
-        [(key, "…" if _SECRET.search(key) else value) for key, value in parse_qsl(parts.query)],
-        safe="…",
+        [(key, "***" if _SECRET.search(key) else value) for key, value in parse_qsl(parts.query)],
+        safe="*",
     )
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 

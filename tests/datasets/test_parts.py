@@ -90,7 +90,10 @@ def test_shards_of_a_waiting_part_are_no_garbage(config: IngestConfig) -> None:
     assert commit_parts(uris).num_examples == 60
 
 
-def test_a_part_without_files_is_refused(config: IngestConfig) -> None:
-    with pytest.raises(InputError, match=r"Part [0-9]+ of 200 .* has no files; use fewer parts"):
-        for number in range(200):
-            ingest_part(config, Part(number=number, count=200))
+def test_a_part_without_files_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "one.csv"
+    source.write_text("text,label\na,b\n")
+    config = IngestConfig(name="one", source=str(source), store=str(tmp_path / "store"))
+
+    with pytest.raises(InputError, match="Part 1 of 2 .* has no files; use fewer parts"):
+        ingest_part(config, Part(number=1, count=2))

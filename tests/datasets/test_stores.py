@@ -114,9 +114,11 @@ def test_a_store_that_is_down_may_answer_later(server: str, bucket: str) -> None
 def test_what_the_store_refuses_is_said_and_leaves_nothing(
     server: str, bucket: str, fault: Fault, error: type[Exception]
 ) -> None:
-    with failing_proxy(server, lambda method, *_: fault if method == "PUT" else None) as url:
-        with pytest.raises(error, match=f"Failed to write object s3://{bucket}/a"):
-            impatient_store(url, bucket).write("a", b"data")
+    with (
+        failing_proxy(server, lambda method, *_: fault if method == "PUT" else None) as url,
+        pytest.raises(error, match=f"Failed to write object s3://{bucket}/a"),
+    ):
+        impatient_store(url, bucket).write("a", b"data")
 
     assert not open_store(f"s3://{bucket}").exists("a")
 
@@ -149,9 +151,11 @@ def test_an_upload_that_fails_in_the_middle_leaves_nothing(
     def deny_second_part(method: str, path: str, _: int) -> Fault | None:
         return denied if method == "PUT" and "partNumber=2" in path else None
 
-    with failing_proxy(server, deny_second_part) as url:
-        with pytest.raises(PermanentError, match="AccessDenied"):
-            impatient_store(url, bucket).upload("big", big)
+    with (
+        failing_proxy(server, deny_second_part) as url,
+        pytest.raises(PermanentError, match="AccessDenied"),
+    ):
+        impatient_store(url, bucket).upload("big", big)
 
     assert list(open_store(f"s3://{bucket}").list()) == []
 
