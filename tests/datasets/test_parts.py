@@ -95,5 +95,5 @@ def test_a_part_without_files_is_refused(tmp_path: Path) -> None:
     source.write_text("text,label\na,b\n")
     config = IngestConfig(name="one", source=str(source), store=str(tmp_path / "store"))
 
-    with pytest.raises(InputError, match="Part 1 of 2 .* has no files; use fewer parts"):
+    with pytest.raises(InputError, match=r"Part 1 of 2 .* has no files; use fewer parts"):
         ingest_part(config, Part(number=1, count=2))
