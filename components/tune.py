@@ -13,6 +13,7 @@ def tune_hyperparameters(
     trials: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     model: dsl.Output[dsl.Model],
+    report: dsl.Output[dsl.HTML],
     search_space: dict,  # type: ignore[type-arg]  # KFP takes the bare class
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
     epochs: int = 5,
@@ -45,6 +46,7 @@ def tune_hyperparameters(
         metrics: Objective of the best trial, number of trials by status.
         model: Model package of the best trial, published under its digest; nothing where
             `keep_models` is `none`.
+        report: Picture of the search: its history, curves, parameters and trials.
         search_space: Parameter name to its space, for example
             `{"learning_rate": {"type": "float", "min": 0.001, "max": 0.1, "log": true},
             "batch_size": {"type": "categorical", "values": [32, 64]}}`.
@@ -67,9 +69,12 @@ def tune_hyperparameters(
             the trials wrote them, as the table says; `none`: trials write no models.
         store: URI of the model store; empty: below the pipeline root.
     """
+    from pathlib import Path
+
     from kubeloop.components.descriptions import describe_tuning
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.katib.models import KeepModels
+    from kubeloop.katib.report import render_report
     from kubeloop.katib.tuning import TuningConfig, tune
     from kubeloop.training.jobs import TrainingJobConfig
 
@@ -93,5 +98,6 @@ def tune_hyperparameters(
         )  # fmt: skip
         tuned = tune(config, on_progress=lambda p: print(p.message, flush=True))
     describe_tuning(tuned, dataset=dataset, trials=trials, model=model, metrics=metrics)
+    Path(report.path).write_text(render_report(tuned.result, tuned.curves), encoding="utf-8")
     best = tuned.best
     return (dict(best.parameters), best.objective, best.name)

@@ -22,12 +22,13 @@ from kubeloop.katib.experiments import (
 )
 from kubeloop.katib.metric_lines import check_metric_lines
 from kubeloop.katib.models import KeepModels, TrialModels, find_winner
+from kubeloop.katib.report import Curves, read_curves
 from kubeloop.katib.results import ExperimentResult, TrialResult
 from kubeloop.katib.runs import ExperimentProgress, WatchConfig, run_experiment
 from kubeloop.katib.search_space import parse_search_space
 from kubeloop.katib.suggestion import ALGORITHMS
 from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJobConfig
-from kubeloop.training.metric_lines import METRIC_LINES
+from kubeloop.training.sample_lines import SAMPLE_LINES
 
 _SEED = "random_state"
 _NO_SETTINGS: Mapping[str, str | int | float] = MappingProxyType({})
@@ -86,16 +87,26 @@ class Tuned:
     """Its published model; empty: none was kept."""
     models: Mapping[str, str]
     """URIs of the models that were kept, by trial."""
+    curves: Curves = field(compare=False)
+    """What the trials reported on their way."""
 
 
 def tune(
     config: TuningConfig,
     *,
     client: Client | None = None,
+    db_manager_address: str = "",
     on_progress: Callable[[ExperimentProgress], None] = lambda _: None,
     poll_seconds: float = 0.3,
 ) -> Tuned:
     """Run the experiment, or go on watching it, and publish the best trial's model.
+
+    Args:
+        config: What to search, and how.
+        client: Reaches the cluster; by default that of the current kubeconfig context.
+        db_manager_address: HOST:PORT of Katib's DB manager; empty: the one that its SDK knows.
+        on_progress: Called when a trial, the best one, or what stands in the way has changed.
+        poll_seconds: Time between two looks at the experiment.
 
     Raises:
         InputError: A setting is wrong; nothing was submitted.
@@ -130,6 +141,7 @@ def tune(
         job=_describe_winner(config, models, winner),
         model_uri=kept.get(winner.name, "") if winner else "",
         models=kept,
+        curves=read_curves(result, client=client, address=db_manager_address),
     )
 
 
@@ -140,9 +152,10 @@ def check_program(config: TuningConfig) -> None:
         InputError: It prints other metrics; the message has them.
     """
     program = config.job.program
-    if not config.job.command and program in METRIC_LINES:
+    is_ours = not config.job.command and not config.job.code_uri
+    if is_ours and program in SAMPLE_LINES:
         check_metric_lines(
-            METRIC_LINES[program],
+            SAMPLE_LINES[program],
             metrics=[config.objective_metric],
             program=f"{program} program",
         )

@@ -8,7 +8,7 @@ from kubeloop.errors import InputError
 from kubeloop.katib.metric_lines import DEFAULT_FORMAT, check_metric_lines
 from kubeloop.local.operators.katib.expressions import DEFAULT_FILTER
 from kubeloop.training.jobs import PROGRAMS
-from kubeloop.training.metric_lines import METRIC_LINES
+from kubeloop.training.sample_lines import SAMPLE_LINES
 
 LINE = "epoch=3 val_loss=0.5 val_accuracy=0.97"
 
@@ -44,4 +44,4 @@ def test_the_default_format_is_the_collectors() -> None:
 
 
 def test_every_program_has_a_sample() -> None:
-    assert set(METRIC_LINES) == set(PROGRAMS)
+    assert set(SAMPLE_LINES) == set(PROGRAMS)

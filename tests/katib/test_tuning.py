@@ -12,13 +12,15 @@ from kubeloop.errors import InputError, PermanentError
 from kubeloop.katib.models import KeepModels
 from kubeloop.katib.results import TrialStatus
 from kubeloop.katib.runs import ExperimentProgress
-from kubeloop.katib.tuning import TuningConfig, tune
+from kubeloop.katib.tuning import Tuned, TuningConfig
+from kubeloop.katib.tuning import tune as tune_with
 from kubeloop.local.client import Manifest
 from kubeloop.testing.katib_client import play
 from kubeloop.testing.katib_lab import Exit, learning_rate_of
 from kubeloop.training.jobs import TrainingJobConfig
 from kubeloop.training.package import PROGRAM_FILE, PackageManifest, opened_package, write_package
 
+NOBODY = "127.0.0.1:1"
 SPACE = {"learning_rate": {"type": "float", "min": 0.01, "max": 0.1}}
 
 
@@ -51,6 +53,10 @@ def configure(folder: Path, **changes: Any) -> TuningConfig:  # any field of the
     return TuningConfig(**settings)
 
 
+def tune(config: TuningConfig, **options: Any) -> Tuned:  # any option of tune
+    return tune_with(config, poll_seconds=0.02, db_manager_address=NOBODY, **options)
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
@@ -58,7 +64,7 @@ def names(folder: Path) -> set[str]:
 def test_the_best_trials_model_is_published_and_those_of_losers_are_gone(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
         told: list[ExperimentProgress] = []
-        tuned = tune(configure(tmp_path), client=client, on_progress=told.append, poll_seconds=0.02)
+        tuned = tune(configure(tmp_path), client=client, on_progress=told.append)
 
         assert tuned.winner == tuned.best == tuned.result.best
         assert names(tmp_path / "trials") == {tuned.best.name}
@@ -77,8 +83,8 @@ def test_the_best_trials_model_is_published_and_those_of_losers_are_gone(tmp_pat
 
 def test_a_repeated_search_finds_the_model_again(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
-        first = tune(configure(tmp_path), client=client, poll_seconds=0.02)
-        assert tune(configure(tmp_path), client=client, poll_seconds=0.02) == first
+        first = tune(configure(tmp_path), client=client)
+        assert tune(configure(tmp_path), client=client) == first
 
     play(train, test, tmp_path)
 
@@ -86,7 +92,7 @@ def test_a_repeated_search_finds_the_model_again(tmp_path: Path) -> None:
 def test_all_models_are_kept_where_asked(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
         config = configure(tmp_path, keep_models=KeepModels.ALL)
-        tuned = tune(config, client=client, poll_seconds=0.02)
+        tuned = tune(config, client=client)
 
         assert names(tmp_path / "trials") == {trial.name for trial in tuned.result.trials}
         for trial in tuned.result.trials:
@@ -100,7 +106,7 @@ def test_all_models_are_kept_where_asked(tmp_path: Path) -> None:
 def test_no_trial_writes_a_model_where_none_is_kept(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
         config = configure(tmp_path, keep_models=KeepModels.NONE)
-        tuned = tune(config, client=client, poll_seconds=0.02)
+        tuned = tune(config, client=client)
 
         assert (tuned.model_uri, tuned.models) == ("", {})
         assert tuned.best.objective is not None
@@ -118,7 +124,6 @@ def test_a_failed_search_leaves_no_models(tmp_path: Path) -> None:
             tune(
                 configure(tmp_path, max_trial_count=8, max_failed_trial_count=1),
                 client=client,
-                poll_seconds=0.02,
             )
         assert names(tmp_path / "trials") == set()
 
@@ -128,7 +133,7 @@ def test_a_failed_search_leaves_no_models(tmp_path: Path) -> None:
 def test_a_trial_without_a_model_is_told(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
         with pytest.raises(InputError, match="holds no model package"):
-            tune(configure(tmp_path), client=client, poll_seconds=0.02)
+            tune(configure(tmp_path), client=client)
 
     play(lambda pod: Exit(log=f"val_accuracy={learning_rate_of(pod)}\n"), test, tmp_path)
 
@@ -147,9 +152,7 @@ def test_a_metric_that_the_program_does_not_print_is_refused_before_submission(
 def test_the_seed_is_left_out_for_an_algorithm_that_takes_none(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
         config = configure(tmp_path, algorithm="sobol", keep_models=KeepModels.NONE)
-        statuses = [
-            trial.status for trial in tune(config, client=client, poll_seconds=0.02).result.trials
-        ]
+        statuses = [trial.status for trial in tune(config, client=client).result.trials]
         assert statuses == [TrialStatus.SUCCEEDED] * 4
 
     play(train, test, tmp_path)
