@@ -37,9 +37,9 @@ def refuse_faults(package: PipelinePackage, parameters: dict[str, Any]) -> None:
     Raises:
         InputError: The pipeline cannot run, or not with these parameters.
     """
-    from kubeloop.local.pipelines.documents import PipelineDocument
-    from kubeloop.local.pipelines.parameters import find_parameter_faults
-    from kubeloop.local.pipelines.parsing import parse_pipeline
+    from kubeloop.local.pipelines.spec.documents import PipelineDocument
+    from kubeloop.local.pipelines.spec.parameters import find_parameter_faults
+    from kubeloop.local.pipelines.spec.parsing import parse_pipeline
 
     document = PipelineDocument(spec=package.spec, platform=package.platform_spec)
     if faults := find_parameter_faults(parse_pipeline(document), parameters):

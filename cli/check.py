@@ -24,7 +24,7 @@ from kubeloop.cli.options import (
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:
-    from kubeloop.local.pipelines.faults import Fault
+    from kubeloop.local.pipelines.spec.faults import Fault
     from kubeloop.pipelines.packages import PipelinePackage
 
 _PACKAGES = ("celpy", "packaging")
@@ -59,8 +59,8 @@ def check(
         kubeloop check pipeline.yaml --context prod --output json
     """
     from kubeloop.local.kubelet.images import ImagesConfig
-    from kubeloop.local.pipelines.checking import check_run
-    from kubeloop.local.pipelines.documents import PipelineDocument
+    from kubeloop.local.pipelines.spec.checking import check_run
+    from kubeloop.local.pipelines.spec.documents import PipelineDocument
     from kubeloop.pipelines.packages import read_package
 
     require(_PACKAGES, what="Checking pipelines", extra="local")
@@ -100,7 +100,7 @@ def check(
 
 def read_fast(package: PipelinePackage, *, is_asked: bool) -> tuple[dict[str, Any], list[Fault]]:
     """What a pipeline declares as its fast run, and what is wrong with that."""
-    from kubeloop.local.pipelines.faults import Fault
+    from kubeloop.local.pipelines.spec.faults import Fault
     from kubeloop.pipelines.fast import FAST_PARAMETER, read_fast_values
     from kubeloop.pipelines.parameters import declared_parameters
 

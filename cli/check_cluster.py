@@ -8,8 +8,8 @@ from typing import Any
 
 from kubeloop.cli.options import Session
 from kubeloop.errors import KubeloopError
-from kubeloop.local.pipelines.checking import CheckReport, check_sdk_version
-from kubeloop.local.pipelines.faults import Fault
+from kubeloop.local.pipelines.spec.checking import CheckReport, check_sdk_version
+from kubeloop.local.pipelines.spec.faults import Fault
 from kubeloop.pipelines.packages import PipelinePackage
 
 _REFERENCES = (

@@ -25,11 +25,16 @@ from kubeloop.cli.debug_source import DebugFunction, load_function
 from kubeloop.cli.following import execute, report_outcome
 from kubeloop.cli.options import Output, Session, console, errors, print_json, require
 from kubeloop.errors import InputError, PermanentError
-from kubeloop.local.pipelines import ir
-from kubeloop.local.pipelines.documents import PipelineDocument
-from kubeloop.local.pipelines.executor import Plan, build_executor_input, prepare_folder, safe_name
-from kubeloop.local.pipelines.outputs import Outputs, read_outputs
-from kubeloop.local.pipelines.parsing import parse_pipeline
+from kubeloop.local.pipelines.engine.executor import (
+    Plan,
+    build_executor_input,
+    prepare_folder,
+    safe_name,
+)
+from kubeloop.local.pipelines.engine.outputs import Outputs, read_outputs
+from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.documents import PipelineDocument
+from kubeloop.local.pipelines.spec.parsing import parse_pipeline
 from kubeloop.pipelines.metadata import Artifact, TaskRecord
 from kubeloop.pipelines.packages import PipelinePackage, read_package, written
 from kubeloop.pipelines.runs import RunState

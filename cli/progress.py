@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kubeloop.local.pipelines.executor_log import ExecutorFilter
+from kubeloop.local.pipelines.engine.executor_log import ExecutorFilter
 from kubeloop.pipelines.runs import Run, RunState, Task
 
 COLORS = {

@@ -23,7 +23,7 @@ from kubeloop.cli.options import (
 )
 from kubeloop.cli.run_names import RunArgument, complete_task
 from kubeloop.errors import InputError, PermanentError
-from kubeloop.local.pipelines.executor_log import ExecutorFilter
+from kubeloop.local.pipelines.engine.executor_log import ExecutorFilter
 from kubeloop.pipelines.runs import Run, Task
 
 _CONTAINER = "main"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kubeloop.local.pipelines.api import Pipelines, PipelinesConfig
-from kubeloop.local.pipelines.records import (
+from kubeloop.local.pipelines.storage.records import (
     Artifact,
     ArtifactTask,
     Attempt,
@@ -22,7 +22,7 @@ from kubeloop.local.pipelines.records import (
     TaskValues,
     new_id,
 )
-from kubeloop.local.pipelines.store import Store
+from kubeloop.local.pipelines.storage.store import Store
 from kubeloop.local.serving import bind, serve, url_of
 from kubeloop.testing.api import memory_api
 from kubeloop.testing.recorded_runs import START, GivenRun, GivenTask

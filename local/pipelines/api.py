@@ -21,8 +21,7 @@ from starlette.routing import Route
 
 from kubeloop.errors import InputError
 from kubeloop.local.client import Client
-from kubeloop.local.pipelines.engine import Engine
-from kubeloop.local.pipelines.recurring import RecurringRuns
+from kubeloop.local.pipelines.engine.engine import Engine
 from kubeloop.local.pipelines.routes.experiments import ExperimentRoutes
 from kubeloop.local.pipelines.routes.http import PREFIX, BearerToken, Door, reply, route
 from kubeloop.local.pipelines.routes.metadata import MetadataRoutes
@@ -31,8 +30,9 @@ from kubeloop.local.pipelines.routes.recurring_runs import RecurringRunRoutes
 from kubeloop.local.pipelines.routes.reports import ReportRoutes
 from kubeloop.local.pipelines.routes.runs import RunRoutes
 from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError
+from kubeloop.local.pipelines.schedules.recurring import RecurringRuns
 from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.store import Store
+from kubeloop.local.pipelines.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

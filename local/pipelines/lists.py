@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from kubeloop.local.pipelines.nodes import listed
 from kubeloop.local.pipelines.rpc_errors import invalid
-from kubeloop.local.pipelines.tables import Query, Table
+from kubeloop.local.pipelines.spec.nodes import listed
+from kubeloop.local.pipelines.storage.tables import Query, Table
 
 T = TypeVar("T")
 

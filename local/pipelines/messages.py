@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubeloop.local.pipelines.nodes import listed
 from kubeloop.local.pipelines.rpc_errors import invalid
+from kubeloop.local.pipelines.spec.nodes import listed
 
 
 def as_message(value: Any, *, kind: str, fields: Iterable[str]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubeloop.local.pipelines.facts import format_time
-from kubeloop.local.pipelines.records import (
+from kubeloop.local.pipelines.engine.facts import format_time
+from kubeloop.local.pipelines.rpc_errors import RpcCode
+from kubeloop.local.pipelines.storage.records import (
     Artifact,
     ArtifactTask,
     Experiment,
@@ -25,7 +26,6 @@ from kubeloop.local.pipelines.records import (
     TaskState,
     TaskValues,
 )
-from kubeloop.local.pipelines.rpc_errors import RpcCode
 
 Json = dict[str, Any]
 

@@ -11,8 +11,12 @@ from datetime import datetime
 from typing import Any
 
 from kubeloop.local.pipelines.messages import as_message, choice, optional_number, required, text
-from kubeloop.local.pipelines.nodes import listed
-from kubeloop.local.pipelines.records import (
+from kubeloop.local.pipelines.reporting import IO_KINDS, PRODUCER_FIELDS
+from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
+from kubeloop.local.pipelines.service import Service
+from kubeloop.local.pipelines.spec.nodes import listed
+from kubeloop.local.pipelines.spec.values import canonical
+from kubeloop.local.pipelines.storage.records import (
     Attempt,
     InputKind,
     Origin,
@@ -24,10 +28,6 @@ from kubeloop.local.pipelines.records import (
     attempt_number,
     new_id,
 )
-from kubeloop.local.pipelines.reporting import IO_KINDS, PRODUCER_FIELDS
-from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
-from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.values import canonical
 
 _TASK = (
     "name",

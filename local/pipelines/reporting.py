@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeloop.local.pipelines.messages import as_message, choice, optional_number, required, text
-from kubeloop.local.pipelines.records import (
+from kubeloop.local.pipelines.rendering import ARTIFACT_TYPES
+from kubeloop.local.pipelines.rpc_errors import invalid, not_found
+from kubeloop.local.pipelines.service import Service
+from kubeloop.local.pipelines.spec.values import canonical
+from kubeloop.local.pipelines.storage.records import (
     Artifact,
     ArtifactTask,
     InputKind,
@@ -20,10 +24,6 @@ from kubeloop.local.pipelines.records import (
     attempt_number,
     new_id,
 )
-from kubeloop.local.pipelines.rendering import ARTIFACT_TYPES
-from kubeloop.local.pipelines.rpc_errors import invalid, not_found
-from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.values import canonical
 
 _ARTIFACT_REQUEST = (
     "artifact",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubeloop.local.pipelines.engine import Engine
-from kubeloop.local.pipelines.store import Store
+from kubeloop.local.pipelines.engine.engine import Engine
+from kubeloop.local.pipelines.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

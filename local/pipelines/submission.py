@@ -12,21 +12,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kubeloop.local.pipelines import ir
-from kubeloop.local.pipelines.documents import PipelineDocument, document_from_json
-from kubeloop.local.pipelines.executor import is_local, safe_name
-from kubeloop.local.pipelines.macros import MacroValues, fill_macros
+from kubeloop.local.pipelines.engine.executor import is_local, safe_name
+from kubeloop.local.pipelines.engine.object_stores import parse_location
+from kubeloop.local.pipelines.engine.placeholders import local_path
+from kubeloop.local.pipelines.engine.recording import change_state
 from kubeloop.local.pipelines.messages import as_message, text
-from kubeloop.local.pipelines.object_stores import parse_location
-from kubeloop.local.pipelines.parameters import find_parameter_faults
-from kubeloop.local.pipelines.parsing import parse_pipeline
-from kubeloop.local.pipelines.placeholders import local_path
-from kubeloop.local.pipelines.recording import change_state
-from kubeloop.local.pipelines.records import Experiment, Run, RuntimeState, StorageState, new_id
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
+from kubeloop.local.pipelines.schedules.macros import MacroValues, fill_macros
 from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.tables import Query
-from kubeloop.local.pipelines.values import JsonValue, canonical
+from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.documents import PipelineDocument, document_from_json
+from kubeloop.local.pipelines.spec.parameters import find_parameter_faults
+from kubeloop.local.pipelines.spec.parsing import parse_pipeline
+from kubeloop.local.pipelines.spec.values import JsonValue, canonical
+from kubeloop.local.pipelines.storage.records import (
+    Experiment,
+    Run,
+    RuntimeState,
+    StorageState,
+    new_id,
+)
+from kubeloop.local.pipelines.storage.tables import Query
 
 _SOURCES = ("pipeline_spec", "pipeline_version_reference", "pipeline_version_id")
 _REFERENCE_FIELDS = ("pipeline_id", "pipeline_version_id")

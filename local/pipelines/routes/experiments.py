@@ -10,12 +10,6 @@ from starlette.routing import Route
 
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.messages import text
-from kubeloop.local.pipelines.records import (
-    DEFAULT_EXPERIMENT,
-    Experiment,
-    StorageState,
-    new_id,
-)
 from kubeloop.local.pipelines.rendering import render_experiment
 from kubeloop.local.pipelines.routes.http import read_message, reply, route
 from kubeloop.local.pipelines.rpc_errors import (
@@ -26,7 +20,13 @@ from kubeloop.local.pipelines.rpc_errors import (
     precondition,
 )
 from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.tables import Query
+from kubeloop.local.pipelines.storage.records import (
+    DEFAULT_EXPERIMENT,
+    Experiment,
+    StorageState,
+    new_id,
+)
+from kubeloop.local.pipelines.storage.tables import Query
 
 _FIELDS = (
     "experiment_id",

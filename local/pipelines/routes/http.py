@@ -15,9 +15,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES
 from kubeloop.local.pipelines.messages import as_message
 from kubeloop.local.pipelines.rpc_errors import RpcCode, RpcError, invalid
+from kubeloop.local.pipelines.spec.documents import MAX_PACKAGE_BYTES
 
 logger = logging.getLogger(__name__)
 

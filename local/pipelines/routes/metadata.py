@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kubeloop.local.pipelines.lists import Listing, list_page
-from kubeloop.local.pipelines.records import Artifact, InputKind, Task
 from kubeloop.local.pipelines.rendering import (
     render_artifact,
     render_artifact_task,
@@ -20,8 +19,9 @@ from kubeloop.local.pipelines.rendering import (
 from kubeloop.local.pipelines.routes.http import reply, route
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found
 from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.store import Store
-from kubeloop.local.pipelines.tables import Query
+from kubeloop.local.pipelines.storage.records import Artifact, InputKind, Task
+from kubeloop.local.pipelines.storage.store import Store
+from kubeloop.local.pipelines.storage.tables import Query
 
 _ARTIFACT_KEYS = {
     "artifact_id": "artifact_id",

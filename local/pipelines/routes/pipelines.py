@@ -10,11 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kubeloop.local.pipelines.documents import PipelineDocument, document_from_json
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.messages import as_message, text
-from kubeloop.local.pipelines.parsing import parse_pipeline
-from kubeloop.local.pipelines.records import PipelineRecord, PipelineVersion, new_id
 from kubeloop.local.pipelines.rendering import render_pipeline, render_version
 from kubeloop.local.pipelines.routes.http import read_message, reply, route
 from kubeloop.local.pipelines.routes.uploads import read_upload
@@ -26,7 +23,10 @@ from kubeloop.local.pipelines.rpc_errors import (
     precondition,
 )
 from kubeloop.local.pipelines.service import Service
-from kubeloop.local.pipelines.tables import Query
+from kubeloop.local.pipelines.spec.documents import PipelineDocument, document_from_json
+from kubeloop.local.pipelines.spec.parsing import parse_pipeline
+from kubeloop.local.pipelines.storage.records import PipelineRecord, PipelineVersion, new_id
+from kubeloop.local.pipelines.storage.tables import Query
 
 _PIPELINE_FIELDS = (
     "pipeline_id",

@@ -11,13 +11,13 @@ from starlette.routing import Route
 
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.messages import choice, flag, text, whole_number
-from kubeloop.local.pipelines.records import RecurringRun, new_id
 from kubeloop.local.pipelines.rendering import render_recurring_run
 from kubeloop.local.pipelines.routes.http import read_message, reply, route
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found
+from kubeloop.local.pipelines.schedules.triggers import parse_trigger
 from kubeloop.local.pipelines.service import Service
+from kubeloop.local.pipelines.storage.records import RecurringRun, new_id
 from kubeloop.local.pipelines.submission import Submission, read_config
-from kubeloop.local.pipelines.triggers import parse_trigger
 
 _FIELDS = (
     "recurring_run_id",

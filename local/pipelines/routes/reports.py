@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kubeloop.local.pipelines.outputs import digest_uri
-from kubeloop.local.pipelines.records import Artifact, ArtifactTask, Task
+from kubeloop.local.pipelines.engine.outputs import digest_uri
 from kubeloop.local.pipelines.rendering import render_artifact, render_artifact_task, render_task
 from kubeloop.local.pipelines.reported_tasks import TaskReports
 from kubeloop.local.pipelines.reporting import ArtifactReports
@@ -19,6 +18,7 @@ from kubeloop.local.pipelines.routes.http import read_json, read_message, reply,
 from kubeloop.local.pipelines.routes.metadata import artifacts_of, children_of
 from kubeloop.local.pipelines.rpc_errors import invalid
 from kubeloop.local.pipelines.service import Service
+from kubeloop.local.pipelines.storage.records import Artifact, ArtifactTask, Task
 
 
 class ReportRoutes:

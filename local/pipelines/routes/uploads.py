@@ -8,9 +8,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from kubeloop.local.pipelines.documents import MAX_PACKAGE_BYTES, PipelineDocument, read_package
-from kubeloop.local.pipelines.parsing import parse_pipeline
 from kubeloop.local.pipelines.rpc_errors import invalid
+from kubeloop.local.pipelines.spec.documents import (
+    MAX_PACKAGE_BYTES,
+    PipelineDocument,
+    read_package,
+)
+from kubeloop.local.pipelines.spec.parsing import parse_pipeline
 
 _MULTIPART_OVERHEAD = 64 * 1024
 

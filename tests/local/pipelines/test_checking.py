@@ -12,10 +12,10 @@ import yaml
 from kfp import compiler, dsl
 
 from kubeloop.local.kubelet.images import ImagesConfig
-from kubeloop.local.pipelines.checking import CheckReport, check_run
-from kubeloop.local.pipelines.documents import PipelineDocument
-from kubeloop.local.pipelines.values import ParameterType
-from kubeloop.local.pipelines.wiring import may_fit
+from kubeloop.local.pipelines.spec.checking import CheckReport, check_run
+from kubeloop.local.pipelines.spec.documents import PipelineDocument
+from kubeloop.local.pipelines.spec.values import ParameterType
+from kubeloop.local.pipelines.spec.wiring import may_fit
 from kubeloop.pipelines.packages import COMPILED
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)

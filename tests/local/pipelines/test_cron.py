@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.cron import parse_cron
+from kubeloop.local.pipelines.schedules.cron import parse_cron
 
 _START = "2026-03-04T05:06:07"  # a Wednesday
 

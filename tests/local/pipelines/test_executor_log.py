@@ -1,5 +1,5 @@
-from kubeloop.local.pipelines.executor_log import ExecutorFilter
-from kubeloop.local.pipelines.pods import PodEnd, describe_end
+from kubeloop.local.pipelines.engine.executor_log import ExecutorFilter
+from kubeloop.local.pipelines.engine.pods import PodEnd, describe_end
 
 LOG = """[KFP Executor 2026-03-01 12:00:00,000 INFO]: Looking for component `train`
 [KFP Executor 2026-03-01 12:00:00,001 INFO]: Got executor_input:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubeloop.local.pipelines.macros import MacroValues, fill_macros
+from kubeloop.local.pipelines.schedules.macros import MacroValues, fill_macros
 
 _VALUES = MacroValues(run_id="r-1", now=1_700_000_100, scheduled_at=1_700_000_000, index=7)
 

@@ -11,10 +11,14 @@ import yaml
 from kfp import compiler, dsl
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines import ir
-from kubeloop.local.pipelines.documents import PipelineDocument, document_from_json, parse_documents
-from kubeloop.local.pipelines.parsing import parse_pipeline
-from kubeloop.local.pipelines.values import ParameterType
+from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.documents import (
+    PipelineDocument,
+    document_from_json,
+    parse_documents,
+)
+from kubeloop.local.pipelines.spec.parsing import parse_pipeline
+from kubeloop.local.pipelines.spec.values import ParameterType
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.placeholders import (
+from kubeloop.local.pipelines.engine.placeholders import (
     Scope,
     local_path,
     resolve_arguments,

@@ -15,9 +15,9 @@ import pytest
 
 from kubeloop.local.client import Client
 from kubeloop.local.pipelines.api import Pipelines, PipelinesConfig
-from kubeloop.local.pipelines.records import RuntimeState
-from kubeloop.local.pipelines.store import Store
-from kubeloop.local.pipelines.tables import Query
+from kubeloop.local.pipelines.storage.records import RuntimeState
+from kubeloop.local.pipelines.storage.store import Store
+from kubeloop.local.pipelines.storage.tables import Query
 from kubeloop.testing.api import memory_api
 from kubeloop.testing.waiting import wait_until
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kubeloop.local.pipelines import ir
-from kubeloop.local.pipelines.context import Slots
-from kubeloop.local.pipelines.records import TaskState
-from kubeloop.local.pipelines.scheduling import Decision, combine, decide, explain_drop
+from kubeloop.local.pipelines.engine.context import Slots
+from kubeloop.local.pipelines.engine.scheduling import Decision, combine, decide, explain_drop
+from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.storage.records import TaskState
 
 SUCCEEDED, FAILED, RUNNING = TaskState.SUCCEEDED, TaskState.FAILED, TaskState.RUNNING
 SKIPPED, NOT_RUN, CACHED = TaskState.SKIPPED, TaskState.NOT_RUN, TaskState.CACHED

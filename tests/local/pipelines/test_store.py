@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.records import (
+from kubeloop.local.pipelines.storage.records import (
     ArtifactTask,
     Attempt,
     InputKind,
@@ -22,7 +22,7 @@ from kubeloop.local.pipelines.records import (
     TaskType,
     TaskValues,
 )
-from kubeloop.local.pipelines.store import Store
+from kubeloop.local.pipelines.storage.store import Store
 
 RUN = Run(
     run_id="r",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kubeloop.errors import KubeloopError
-from kubeloop.local.pipelines.triggers import parse_trigger
+from kubeloop.local.pipelines.schedules.triggers import parse_trigger
 
 _BASE = 1_700_000_000  # 2023-11-14T22:13:20Z
 

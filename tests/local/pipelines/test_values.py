@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.values import (
+from kubeloop.local.pipelines.spec.values import (
     ParameterType,
     canonical,
     convert,

@@ -11,8 +11,8 @@ import pytest
 from google.protobuf import json_format
 from kfp import dsl
 
-from kubeloop.local.pipelines.documents import PipelineDocument
-from kubeloop.local.pipelines.parsing import parse_pipeline
+from kubeloop.local.pipelines.spec.documents import PipelineDocument
+from kubeloop.local.pipelines.spec.parsing import parse_pipeline
 from kubeloop.testing.kfp_local import run_with_kfp_local
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)

@@ -1,0 +1,1 @@
+"""Runs pipelines: one execution a run, tasks as Pods, and a record of all that happens."""

@@ -1,0 +1,1 @@
+"""Compiled pipelines: read from what users hold, typed, and checked before anything runs."""

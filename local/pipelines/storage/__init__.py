@@ -1,0 +1,1 @@
+"""What the pipelines part remembers, in one SQLite file."""
