@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kubeloop.datasets.reading import Split, open_dataset
+from kubeloop.datasets.reading import EncodedImage, Split, TextExample, open_dataset
 from kubeloop.datasets.splits import TEST
 from kubeloop.errors import InputError
 from kubeloop.training.package import ModelPackage, opened_package
-from kubeloop.training.preprocessing import ImagePreprocessing, parse_preprocessing
+from kubeloop.training.preprocessing import Preprocessing, parse_preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ def evaluate(
 
 def _score(
     package: ModelPackage,
-    rows: Split,
+    rows: Split[Any],  # of images or texts
     *,
     split: str,
     batch_size: int,
@@ -116,8 +116,8 @@ def _score(
     confusion = torch.zeros(size * size, dtype=torch.int64)
     loss, done = 0.0, 0
     with torch.inference_mode():
-        for images, targets in _batches(rows, preprocessing, batch_size=batch_size):
-            probabilities: Tensor = model(images)
+        for inputs, targets in _batches(rows, preprocessing, batch_size=batch_size):
+            probabilities: Tensor = model(*inputs)
             loss -= _log_likelihood(probabilities, targets)
             cells = targets * size + probabilities.argmax(1)
             confusion += torch.bincount(cells, minlength=size * size)
@@ -136,14 +136,19 @@ def _score(
 
 
 def _batches(
-    rows: Split, preprocessing: ImagePreprocessing, *, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    rows: Split[Any], preprocessing: Preprocessing, *, batch_size: int
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
     import torch
 
     for start in range(0, len(rows), batch_size):
         batch = [rows[index] for index in range(start, min(start + batch_size, len(rows)))]
-        images = preprocessing.stack([preprocessing.decode(row.data) for row in batch])
-        yield torch.from_numpy(images), torch.tensor([row.class_index for row in batch])
+        inputs = preprocessing.prepare([_encoded(row) for row in batch])
+        targets = torch.tensor([row.class_index for row in batch])
+        yield tuple(torch.from_numpy(part) for part in inputs), targets
+
+
+def _encoded(row: EncodedImage | TextExample) -> bytes:
+    return row.text.encode() if isinstance(row, TextExample) else row.data
 
 
 def _log_likelihood(probabilities: torch.Tensor, targets: torch.Tensor) -> float:

@@ -44,7 +44,8 @@ class TensorSpec:
     shape: tuple[int, ...]
     """Shape with the batch first; -1 where any size is accepted."""
     content: str = ""
-    """`image`: an element may also come as an encoded image file (V2 BYTES)."""
+    """`image`: an element may also come as an encoded image file (V2 BYTES). `text`: an element is
+    a text (V2 BYTES), of which `preprocessing` makes the program's inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class PackageManifest:
     name: str
     """Name of the model, used as a folder name when it is published."""
     inputs: tuple[TensorSpec, ...]
-    """Positional inputs of the program."""
+    """What goes in: the program's positional inputs; with `content` what its reader takes."""
     outputs: tuple[TensorSpec, ...]
     """Outputs of the program, in order."""
     labels: tuple[str, ...] = ()

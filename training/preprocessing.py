@@ -79,7 +79,7 @@ class ImagePreprocessing(Preprocessing):
     def parse(cls, document: Mapping[str, Any]) -> ImagePreprocessing:
         """Read what `render` wrote."""
         if document["kind"] != "image" or document["channels"] not in (1, 3):
-            raise ValueError("it is not of kind 'image' with 1 or 3 channels.")
+            raise InputError("it is not of kind 'image' with 1 or 3 channels.")
         return cls(channels=document["channels"], image_size=int(document["image_size"]))
 
     def render(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from kubeloop.kserve.server.model import MODEL_LOADERS, Arrays, Model
 from kubeloop.kserve.server.programs import speed_up
 from kubeloop.kserve.server.tensors import Array
 from kubeloop.training.package import ModelPackage, TensorSpec
-from kubeloop.training.preprocessing import ImagePreprocessing, parse_preprocessing
+from kubeloop.training.preprocessing import ImagePreprocessing
 
 Pixels = npt.NDArray[np.uint8]  # height x width x channels
 
@@ -171,7 +171,7 @@ def load_image_classifier(package: ModelPackage) -> ImageClassifierModel:
         InputError: The package is of another kind, or its program is not acceptable.
     """
     manifest = package.manifest
-    preprocessing = parse_preprocessing(manifest.preprocessing)
+    preprocessing = ImagePreprocessing.parse(manifest.preprocessing)
     model = ImageClassifierModel(
         speed_up(package.load_model(), tuple(_build_samples(preprocessing))),
         inputs=manifest.inputs,
