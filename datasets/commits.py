@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, NewType
 
@@ -34,6 +34,7 @@ VersionHash = NewType("VersionHash", str)
 FORMAT = "kubeloop/dataset-commit"
 FORMAT_VERSION = 2
 COMMITS, SNAPSHOTS = "commits", "snapshots"
+_OF_THE_FIRST = ("source_uri", "message", "author", "created_at", "parent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,15 +304,22 @@ def dataset_of(uri: str) -> ObjectStore:
 def publish(
     dataset: ObjectStore, manifest: Manifest, record: Record, *, folder: str = COMMITS
 ) -> Commit:
-    """Make a commit visible, after everything that it names is stored."""
+    """Make a commit visible, after everything that it names is stored.
+
+    One that was made before keeps what is known of its making; what was found in it is told anew.
+    """
     data = manifest.render()
     version_hash = VersionHash(hashlib.sha256(data).hexdigest())
     key = f"{folder}/{version_hash}.json"
     is_new = not dataset.exists(key)
     record_key = f"records/{version_hash}.json"
     if dataset.exists(record_key):
-        record = Record.parse(dataset.read(record_key))
+        known = Record.parse(dataset.read(record_key))
+        first = {name: getattr(known, name) for name in _OF_THE_FIRST}
+        record = replace(record, **first)
     else:
+        known = None
+    if record != known:
         dataset.write(record_key, record.render())
     if is_new:
         dataset.write(key, data)

@@ -54,6 +54,11 @@ def ingest(
     kind = KINDS[config.kind]
     dataset = open_store(f"{config.store.rstrip('/')}/{config.name}")
     with open_source(config.source, config.limits) as source:
+        if f"{dataset.uri}/".startswith(f"{source.uri}/"):
+            raise InputError(
+                f"The store {config.store!r} lies inside of the source {source.uri!r}; put it"
+                " elsewhere."
+            )
         ingestion = Ingestion(
             config=config,
             kind=kind,

@@ -43,13 +43,20 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
     )
     chosen: dict[str, dict[str, Shard]] = {}
     for manifest in manifests:
+        own = {shard.sha256 for shards in manifest.splits.values() for shard in shards}
+        others = {d: s for known in chosen.values() for d, s in known.items() if d not in own}
+        earlier = {digest for known in chosen.values() for digest in known}
+        new = [s for shards in manifest.splits.values() for s in shards if s.sha256 not in earlier]
+        repeated = _find_repeated(dataset, union, new, known=list(others.values()))
         for split, shards in manifest.splits.items():
             known = chosen.setdefault(split, {})
-            new = [shard for shard in shards if shard.sha256 not in known]
-            old = {shard.sha256 for shard in shards} & known.keys()
-            others = [shard for digest, shard in known.items() if digest not in old]
-            for shard in _drop_known(dataset, union, new, known=others):
-                known[shard.sha256] = shard
+            for shard in shards:
+                kept = (
+                    [shard]
+                    if shard.sha256 in earlier or not repeated
+                    else _drop(dataset, union, shard, repeated)
+                )
+                known.update({part.sha256: part for part in kept})
     for manifest in manifests:
         held = {split: {shard.sha256 for shard in s} for split, s in manifest.splits.items()}
         if all(held.get(split, set()) == shards.keys() for split, shards in chosen.items()):
@@ -57,28 +64,43 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
     return replace(union, splits=order_shards(chosen))
 
 
-def _drop_known(
+def _find_repeated(
     dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard], *, known: Sequence[Shard]
-) -> Iterator[Shard]:
-    """Yield shards with the examples that `known` has not."""
+) -> Counter[tuple[str, bytes]]:
+    """Count the examples of `shards` that `known` has too, in whichever split.
+
+    Memory grows with the number of examples in `shards`, not with those in `known`.
+    """
     if not shards or not known:
-        yield from shards
-        return
-    counts: Counter[tuple[str, bytes]] = Counter()
-    for rows in rescan(dataset, manifest, known):
-        columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
-        counts.update(zip(*columns, strict=True))
+        return Counter()
+    counts = Counter(_read_keys(dataset, manifest, shards))
+    found: Counter[tuple[str, bytes]] = Counter()
+    for key in _read_keys(dataset, manifest, known):
+        if found.get(key, 0) < counts.get(key, 0):
+            found[key] += 1
+    return +found
+
+
+def _read_keys(
+    dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]
+) -> Iterator[tuple[str, bytes]]:
+    for rows in rescan(dataset, manifest, shards):
+        yield from zip(*(rows.column(name).to_pylist() for name in (LABEL, DIGEST)), strict=True)
+
+
+def _drop(
+    dataset: ObjectStore, manifest: Manifest, shard: Shard, repeated: Counter[tuple[str, bytes]]
+) -> Sequence[Shard]:
+    """Return shards with the examples of one but for the repeated, which are counted down."""
 
     def is_new(label: str, digest: bytes) -> bool:
-        if not counts[label, digest]:
+        if repeated[label, digest] < 1:
             return True
-        counts[label, digest] -= 1
+        repeated[label, digest] -= 1
         return False
 
-    for shard in shards:
-        kept = rewrite(dataset, manifest, [shard], keep=is_new)
-        num_kept = sum(part.num_rows for part in kept)
-        yield from [shard] if num_kept == shard.num_rows else kept
+    kept = rewrite(dataset, manifest, [shard], keep=is_new)
+    return [shard] if sum(part.num_rows for part in kept) == shard.num_rows else kept
 
 
 def order_shards(chosen: Mapping[str, Mapping[str, Shard]]) -> dict[str, tuple[Shard, ...]]:

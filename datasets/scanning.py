@@ -29,7 +29,7 @@ class Scan:
     """What is known of the examples after the first pass; bounded however many there are."""
 
     def __init__(self, config: IngestConfig) -> None:
-        self.dealer = Dealer(config.splits)
+        self.dealer = Dealer(config.splits, is_whole=not config.extend)
         self.sampler = ClassSampler(config.max_examples_per_class, seed=config.splits.seed)
         self.num_rows = 0
         self.is_declared = False

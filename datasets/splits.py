@@ -64,13 +64,14 @@ def order_key(seed: int, content: str) -> bytes:
 
 
 def assign_splits(
-    contents: Mapping[str, Iterable[str]], config: SplitConfig
+    contents: Mapping[str, Iterable[str]], config: SplitConfig, *, is_whole: bool = True
 ) -> dict[tuple[str, str], str]:
     """Deal the contents of each class out to splits.
 
     Args:
         contents: For each label, the digests of its examples.
         config: Fractions and seed.
+        is_whole: Whether there are no other examples of the classes elsewhere.
 
     Returns:
         The split of each (label, digest). Each split with a fraction above 0 gets at least one
@@ -82,7 +83,7 @@ def assign_splits(
     assigned: dict[tuple[str, str], str] = {}
     for label, digests in contents.items():
         ordered = sorted(set(digests), key=lambda digest: order_key(config.seed, digest))
-        if len(ordered) < 2:
+        if len(ordered) < 2 and is_whole:
             raise InputError(
                 f"Class {label!r} has {len(ordered)} distinct example; at least 2 are needed to"
                 " train on one and test on another: add examples or remove the class."
@@ -108,8 +109,9 @@ def count_splits(num_contents: int, config: SplitConfig) -> dict[str, int]:
 class Dealer:
     """Deals the examples of a source out to splits, after it has seen all of them once."""
 
-    def __init__(self, config: SplitConfig) -> None:
+    def __init__(self, config: SplitConfig, *, is_whole: bool = True) -> None:
         self._config = config
+        self._is_whole = is_whole
         self._small: dict[str, set[bytes] | None] = {}
         self._assigned: dict[tuple[str, str], str] | None = None
         fractions = config.fractions()
@@ -138,7 +140,7 @@ class Dealer:
                 for label, digests in self._small.items()
                 if digests is not None
             }
-            self._assigned = assign_splits(small, self._config)
+            self._assigned = assign_splits(small, self._config, is_whole=self._is_whole)
         if self._small[label] is not None:
             return self._assigned[label, digest.hex()]
         place = int.from_bytes(order_key(self._config.seed, digest.hex())[:8])

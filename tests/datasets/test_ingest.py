@@ -288,6 +288,11 @@ def test_a_source_that_changes_meanwhile_is_refused(source: Path, tmp_path: Path
         ingest(config, on_progress=tamper)
 
 
+def test_a_store_inside_of_the_source_is_refused(source: Path) -> None:
+    with pytest.raises(InputError, match="lies inside of the source"):
+        commit(source, source / "store")
+
+
 def test_an_interrupted_ingestion_is_invisible_and_repeatable(source: Path, tmp_path: Path) -> None:
     def interrupt(progress: Progress) -> None:
         if (progress.stage, progress.done) == ("pack", 30):
