@@ -1,3 +1,6 @@
+import os
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,17 @@ from torch import Tensor, nn
 
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import InputError, PermanentError
-from kubeloop.training.distributed import World, read_world
+from kubeloop.training.distributed import World, joined, read_world
 from kubeloop.training.loop import TrainingLoop
-from kubeloop.training.loop_config import LoopConfig
+from kubeloop.training.loop_config import (
+    ClassWeights,
+    LoopConfig,
+    Optimizer,
+    Precision,
+    Schedule,
+)
 from kubeloop.training.metric_lines import parse_metrics
+from kubeloop.training.optimization import scale_learning_rate
 from kubeloop.training.selection import Scores
 from kubeloop.training.stopping import StoppedError, StopSignal
 
@@ -21,7 +31,8 @@ CONFIG = LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=3)
 class Blobs:
     """Two clouds of points; a generator moves them a little."""
 
-    def __init__(self, count: int, *, scale: float = 1.0) -> None:
+    def __init__(self, count: int, *, scale: float = 1.0, is_still: bool = False) -> None:
+        self.is_still = is_still
         generator = torch.Generator().manual_seed(count)
         self.labels = torch.arange(count) % 2
         centres = torch.stack([self.labels, 1 - self.labels], dim=1) * 2.0
@@ -35,7 +46,7 @@ class Blobs:
 
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         points = self.points[rows]
-        if generator is not None:
+        if generator is not None and not self.is_still:
             points = points + torch.randn(points.shape, generator=generator) * 0.1
         return points, self.labels[rows]
 
@@ -237,3 +248,115 @@ def test_the_world_is_read_from_the_environment() -> None:
         read_world({"RANK": "4", "WORLD_SIZE": "4"})
     with pytest.raises(InputError, match="whole numbers"):
         read_world({"RANK": "x"})
+
+
+def train_twin(batch_size: int, *, world: World, lines: list[str]) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 2))
+    config = LoopConfig(
+        batch_size=batch_size,
+        epochs=4,
+        learning_rate=0.02,
+        gradient_clipping=1.0,
+        accumulation_steps=2,
+        class_weights=ClassWeights.BALANCED,
+    )
+    TrainingLoop(
+        module,
+        config,
+        world=world,
+        train=Blobs(51, is_still=True),
+        validation=Blobs(21),
+        report=lines.append,
+    ).run()
+
+
+def train_worker(rank: int, port: int, path: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    world, lines = World(rank=rank, size=2), list[str]()
+    with joined(world):
+        train_twin(8, world=world, lines=lines)
+    if rank == 0:
+        Path(path).write_text("\n".join(lines))
+
+
+def test_two_workers_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    alone: list[str] = []
+    train_twin(16, world=World(), lines=alone)
+    path = tmp_path / "lines"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+
+    torch.multiprocessing.spawn(train_worker, args=(port, str(path)), nprocs=2)
+
+    together = path.read_text().splitlines()
+    assert losses(together) == pytest.approx(losses(alone), abs=2e-6)
+    assert len(losses(together)) == 4
+
+
+class Ticking:
+    """A clock that moves by a second whenever it is read."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1.0
+        return self.seconds
+
+
+def test_progress_and_the_time_left_are_told_within_an_epoch() -> None:
+    lines: list[str] = []
+
+    build_loop(build_module(), lines, config=LoopConfig(batch_size=2), clock=Ticking()).run()
+
+    assert any(
+        re.fullmatch(r"Epoch 1 of 15: \d+ of 50 examples, .* left\.", line) for line in lines
+    )
+
+
+def test_a_run_that_gets_no_better_ends_early_with_its_best_epoch() -> None:
+    lines: list[str] = []
+    config = LoopConfig(batch_size=8, epochs=200, patience=3, schedule=Schedule.CONSTANT)
+
+    scores = build_loop(build_module(), lines, config=config).run()
+
+    last = parse_metrics(lines[-1])
+    assert len(losses(lines)) == last["best_epoch"] + 3 < 200
+    assert "the run ends early" in lines[-2]
+    assert scores.accuracy == pytest.approx(
+        max(parse_metrics(line).get("val_accuracy", 0.0) for line in lines), abs=1e-6
+    )
+
+
+def test_the_module_is_left_with_the_best_epochs_weights() -> None:
+    module = build_module()
+    loop = build_loop(module, [], config=LoopConfig(batch_size=8, epochs=6, learning_rate=1.0))
+
+    assert loop.run() == loop.evaluate()
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+@pytest.mark.parametrize("schedule", list(Schedule))
+def test_every_optimizer_and_schedule_learns(optimizer: Optimizer, schedule: Schedule) -> None:
+    lines: list[str] = []
+    config = LoopConfig(batch_size=8, epochs=8, optimizer=optimizer, schedule=schedule, warm_up=0.1)
+
+    assert build_loop(build_module(), lines, config=config).run().accuracy >= 0.9
+
+
+def test_bf16_on_a_cpu_is_a_choice_and_fp16_is_refused() -> None:
+    config = LoopConfig(batch_size=8, epochs=8, precision=Precision.BF16)
+
+    assert build_loop(build_module(), [], config=config).run().accuracy >= 0.9
+    with pytest.raises(InputError, match="precision fp16 needs a GPU"):
+        build_loop(build_module(), [], config=LoopConfig(precision=Precision.FP16))
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    config = LoopConfig(warm_up=0.2, schedule=Schedule.LINEAR)
+    rates = [scale_learning_rate(n / 10, step=0.1, config=config) for n in range(10)]
+
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
