@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kubeloop.local.pipelines.engine.executor import is_local, safe_name
+from kubeloop.local.pipelines.engine.executor import safe_name
 from kubeloop.local.pipelines.engine.object_stores import parse_location
-from kubeloop.local.pipelines.engine.placeholders import local_path
 from kubeloop.local.pipelines.engine.recording import change_state
 from kubeloop.local.pipelines.messages import as_message, text
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
@@ -24,6 +23,7 @@ from kubeloop.local.pipelines.spec import ir
 from kubeloop.local.pipelines.spec.documents import PipelineDocument, document_from_json
 from kubeloop.local.pipelines.spec.parameters import find_parameter_faults
 from kubeloop.local.pipelines.spec.parsing import parse_pipeline
+from kubeloop.local.pipelines.spec.uris import is_local, local_path
 from kubeloop.local.pipelines.spec.values import JsonValue, canonical
 from kubeloop.local.pipelines.storage.records import (
     Experiment,

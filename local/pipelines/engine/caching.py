@@ -13,8 +13,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kubeloop.local.pipelines.engine.executor import Plan, is_local
+from kubeloop.local.pipelines.engine.executor import Plan
 from kubeloop.local.pipelines.engine.outputs import digest_uri
+from kubeloop.local.pipelines.spec.uris import is_local
 from kubeloop.local.pipelines.spec.values import JsonValue
 from kubeloop.local.pipelines.storage.records import Artifact
 

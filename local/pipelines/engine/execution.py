@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kubeloop.errors import ApiError, ConflictError, InputError, TransientError
-from kubeloop.local.pipelines.engine.conditions import evaluate_condition
 from kubeloop.local.pipelines.engine.context import EngineContext, PodBook
 from kubeloop.local.pipelines.engine.executor import render_artifact
 from kubeloop.local.pipelines.engine.facts import run_facts
@@ -30,6 +29,7 @@ from kubeloop.local.pipelines.engine.scheduling import Decision, combine, decide
 from kubeloop.local.pipelines.engine.steps import StepRunner
 from kubeloop.local.pipelines.engine.tree import ROOT_PATH, Node, build_tree, task_id, task_type
 from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.conditions import evaluate_condition
 from kubeloop.local.pipelines.storage.records import (
     Run,
     RuntimeState,

@@ -17,16 +17,16 @@ from typing import Any
 
 from kubeloop.local.client import Manifest
 from kubeloop.local.kubelet.node import SHUTDOWN_GRACE_ANNOTATION
-from kubeloop.local.pipelines.engine.kubernetes_config import PodSettings
 from kubeloop.local.pipelines.engine.object_stores import parse_location
 from kubeloop.local.pipelines.engine.placeholders import (
     Scope,
-    local_path,
     resolve_arguments,
     resolve_text,
 )
 from kubeloop.local.pipelines.engine.task_config import PodParts, find_input, forward
 from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.kubernetes_config import PodSettings
+from kubeloop.local.pipelines.spec.uris import is_local, local_path
 from kubeloop.local.pipelines.spec.values import JsonValue
 from kubeloop.local.pipelines.storage.records import Artifact, Attempt, Task
 
@@ -270,8 +270,3 @@ def _build_resources(resources: ir.Resources, scope: Scope) -> Manifest:
         if values := {name: quantity for name, quantity in values.items() if quantity != "0"}:
             rendered[key] = values
     return rendered
-
-
-def is_local(uri: str) -> bool:
-    """Whether a URI is a path on this machine."""
-    return local_path(uri).startswith("/") and not re.match(r"(gs|s3|minio|oci)://", uri)

@@ -15,9 +15,9 @@ from typing import Any
 
 from kubeloop.digests import digest_path
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.engine.executor import Plan, is_local
-from kubeloop.local.pipelines.engine.placeholders import local_path
+from kubeloop.local.pipelines.engine.executor import Plan
 from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.uris import is_local, local_path
 from kubeloop.local.pipelines.spec.values import JsonValue, canonical, describe_type, parse_text
 
 EXECUTOR_LOGS = "executor-logs"

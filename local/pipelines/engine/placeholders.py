@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubeloop.errors import InputError
+from kubeloop.local.pipelines.spec.uris import local_path
 from kubeloop.local.pipelines.spec.values import JsonValue, to_text
 
 _PLACEHOLDER = re.compile(r"\{\{\$(?P<path>(?:\.[^{}]+)?)\}\}")
@@ -163,13 +164,3 @@ def _known(name: str, values: Mapping[str, Any], what: str) -> Any:
         held = ", ".join(map(repr, values)) or "none"
         raise InputError(f"{what} {name!r} does not exist; there are {held}")
     return values[name]
-
-
-def local_path(uri: str) -> str:
-    """The path at which KFP's SDK expects an artifact with this URI."""
-    for scheme, folder in (("gs://", "/gcs/"), ("s3://", "/s3/"), ("minio://", "/minio/")):
-        if uri.startswith(scheme):
-            return folder + uri.removeprefix(scheme)
-    if uri.startswith("oci://"):
-        return "/oci/" + uri.removeprefix("oci://").replace("/", "_") + "/models"
-    return uri.removeprefix("file://")

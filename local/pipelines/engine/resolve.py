@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.engine.conditions import select
 from kubeloop.local.pipelines.engine.placeholders import Scope, resolve_value
 from kubeloop.local.pipelines.engine.tree import Node
 from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.conditions import select
 from kubeloop.local.pipelines.spec.values import JsonValue, ParameterType, convert
 from kubeloop.local.pipelines.storage.records import InputKind, Origin, TaskState, TaskValues
 

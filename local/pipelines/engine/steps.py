@@ -31,7 +31,6 @@ from kubeloop.local.pipelines.engine.executor import (
     safe_name,
 )
 from kubeloop.local.pipelines.engine.importing import import_artifact
-from kubeloop.local.pipelines.engine.kubernetes_config import PodSettings, build_pod_settings
 from kubeloop.local.pipelines.engine.object_stores import parse_location
 from kubeloop.local.pipelines.engine.outputs import NOTHING, Outputs, keep_log, read_outputs
 from kubeloop.local.pipelines.engine.placeholders import WORKSPACE_PATH
@@ -48,6 +47,7 @@ from kubeloop.local.pipelines.engine.resolve import resolve_setting
 from kubeloop.local.pipelines.engine.transfers import Transfers
 from kubeloop.local.pipelines.engine.tree import Node
 from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.kubernetes_config import PodSettings, build_pod_settings
 from kubeloop.local.pipelines.storage.records import Attempt, Run, TaskState, new_id
 
 Wake = Callable[[Node, float], None]

@@ -10,8 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kubeloop.local.pipelines.engine.executor import is_local
-from kubeloop.local.pipelines.engine.placeholders import local_path
 from kubeloop.local.pipelines.lists import Listing, list_page
 from kubeloop.local.pipelines.messages import text
 from kubeloop.local.pipelines.rendering import render_run, render_task_details, render_tasks
@@ -20,6 +18,7 @@ from kubeloop.local.pipelines.routes.metadata import artifacts_of
 from kubeloop.local.pipelines.rpc_errors import invalid, not_found, precondition
 from kubeloop.local.pipelines.service import Service
 from kubeloop.local.pipelines.spec.documents import MAX_PACKAGE_BYTES
+from kubeloop.local.pipelines.spec.uris import is_local, local_path
 from kubeloop.local.pipelines.storage.records import Run, RuntimeState, StorageState
 from kubeloop.local.pipelines.submission import RunRequest, Submission, read_config
 

@@ -17,11 +17,11 @@ from packaging.version import InvalidVersion, Version
 from kubeloop.errors import InputError
 from kubeloop.local.kubelet.images import ImagesConfig
 from kubeloop.local.kubelet.lightweight import PipInstall, are_satisfied, parse_lightweight_command
-from kubeloop.local.pipelines.engine.conditions import check_condition
-from kubeloop.local.pipelines.engine.kubernetes_config import build_pod_settings
 from kubeloop.local.pipelines.spec import ir
+from kubeloop.local.pipelines.spec.conditions import check_condition
 from kubeloop.local.pipelines.spec.documents import PipelineDocument
 from kubeloop.local.pipelines.spec.faults import Fault, Faults
+from kubeloop.local.pipelines.spec.kubernetes_config import build_pod_settings
 from kubeloop.local.pipelines.spec.parameters import find_parameter_faults
 from kubeloop.local.pipelines.spec.parsing import read_pipeline
 from kubeloop.local.pipelines.spec.values import JsonValue

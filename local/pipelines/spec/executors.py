@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kubeloop.local.pipelines.engine.kubernetes_config import describe_ignored
 from kubeloop.local.pipelines.spec import ir
 from kubeloop.local.pipelines.spec.faults import Faults
+from kubeloop.local.pipelines.spec.kubernetes_config import describe_ignored
 from kubeloop.local.pipelines.spec.nodes import Node
 from kubeloop.local.pipelines.spec.values import canonical
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.engine.executor import is_local
-from kubeloop.local.pipelines.engine.kubernetes_config import describe_ignored_of_pipeline
 from kubeloop.local.pipelines.spec import ir
 from kubeloop.local.pipelines.spec.documents import PipelineDocument
 from kubeloop.local.pipelines.spec.executors import parse_executors
 from kubeloop.local.pipelines.spec.faults import Faults, refusal
+from kubeloop.local.pipelines.spec.kubernetes_config import describe_ignored_of_pipeline
 from kubeloop.local.pipelines.spec.nodes import Node, listed
 from kubeloop.local.pipelines.spec.tasks import parse_task
+from kubeloop.local.pipelines.spec.uris import is_local
 from kubeloop.local.pipelines.spec.values import ParameterType, canonical
 from kubeloop.local.pipelines.spec.wiring import check_dag
 

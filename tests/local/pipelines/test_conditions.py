@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubeloop.errors import InputError
-from kubeloop.local.pipelines.engine.conditions import evaluate_condition, select
+from kubeloop.local.pipelines.spec.conditions import evaluate_condition, select
 
 
 def _holds(condition: str, **parameters: Any) -> bool:

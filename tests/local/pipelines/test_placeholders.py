@@ -7,11 +7,11 @@ import pytest
 from kubeloop.errors import InputError
 from kubeloop.local.pipelines.engine.placeholders import (
     Scope,
-    local_path,
     resolve_arguments,
     resolve_text,
     resolve_value,
 )
+from kubeloop.local.pipelines.spec.uris import local_path
 
 ARTIFACT = {"uri": "/data/a", "metadata": {"k": 1, "s": "x"}}
 SCOPE = Scope(
