@@ -12,7 +12,17 @@ from typing import Any
 
 import typer
 
-from kubeloop.cli import check, datasets, demo, endpoints, lineage, plane, runs, schedules
+from kubeloop.cli import (
+    check,
+    datasets,
+    demo,
+    endpoints,
+    experiments,
+    lineage,
+    plane,
+    runs,
+    schedules,
+)
 from kubeloop.cli import run as run_command
 from kubeloop.cli.options import errors
 from kubeloop.errors import InputError, KubeloopError
@@ -29,7 +39,10 @@ app = typer.Typer(
     " cluster.\n\nThe embedded control plane serves the Kubernetes and KFP APIs on loopback:"
     " `kubeloop up`, then `kubeloop run`, `kubectl`, `kfp.Client`, ….",
 )
-for module in (plane, run_command, check, runs, schedules, datasets, endpoints, lineage, demo):
+_MODULES = (
+    plane, run_command, check, runs, schedules, datasets, experiments, endpoints, lineage, demo,
+)  # fmt: skip
+for module in _MODULES:
     module.register(app)
 
 

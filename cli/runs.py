@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
 
 from kubeloop.cli import run_compare, run_control, run_logs, run_why
 from kubeloop.cli.following import describe
+from kubeloop.cli.groups import ListOrShowGroup
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
@@ -25,22 +25,10 @@ from kubeloop.cli.run_names import RunArgument
 from kubeloop.pipelines.runs import Run, RunState
 
 
-class RunsGroup(TyperGroup):
-    """`kubeloop runs` means `runs list`, and `kubeloop runs RUN` means `runs show RUN`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: click's Context
-        """Put in the sub-command that was left out."""
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        elif not args[0].startswith("-") and args[0] not in self.commands:
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        cls=RunsGroup,
+        cls=ListOrShowGroup,
         name="runs",
         rich_markup_mode="markdown",
         help="List runs, or show, explain, compare and steer them.\n\n`kubeloop runs` lists, and"

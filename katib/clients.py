@@ -35,6 +35,22 @@ def find_experiment(client: Client, name: str, *, namespace: str) -> Any:  # V1b
         return None
 
 
+def list_experiments(client: Client, *, namespace: str) -> list[Any]:
+    """All experiments, as the SDK's V1beta1Experiment."""
+    with translate_errors(f"list the experiments of namespace {namespace}"):
+        return list(client.list_experiments(namespace=namespace))
+
+
+def raise_budget(client: Client, name: str, *, namespace: str, **counts: int) -> None:
+    """Change an experiment's counts, such as `max_trial_count`.
+
+    Raises:
+        RefusedError: Katib does not let it, as for one that has ended and may not be resumed.
+    """
+    with translate_errors(f"change the budget of Experiment {namespace}/{name}"):
+        client.edit_experiment_budget(name, namespace=namespace, **counts)
+
+
 def create_experiment(client: Client, experiment: Any) -> bool:  # V1beta1Experiment
     """Create an experiment; says whether it is new."""
     metadata = experiment.metadata

@@ -98,6 +98,7 @@ class ExperimentResult:
     trials: tuple[TrialResult, ...]
     parallel_trial_count: int | None = None
     algorithm: str = ""
+    resume_policy: str = ""
     started_at: datetime | None = None
     completed_at: datetime | None = None
     search_space: Mapping[str, ParameterSpace] = field(default_factory=dict)
@@ -159,7 +160,7 @@ def read_trials(experiment: Any, *, client: Client) -> ExperimentResult:  # V1be
     return ExperimentResult(
         name=metadata.name,
         namespace=metadata.namespace,
-        status=_parse_status(last),
+        status=parse_status(experiment),
         reason=(last.reason if last else None) or "",
         message=(last.message if last else None) or "",
         objective_metric=spec.objective.objective_metric_name,
@@ -168,6 +169,7 @@ def read_trials(experiment: Any, *, client: Client) -> ExperimentResult:  # V1be
         trials=tuple(_parse_trial(trial, kinds) for trial in trials),
         parallel_trial_count=spec.parallel_trial_count,
         algorithm=spec.algorithm.algorithm_name if spec.algorithm else "",
+        resume_policy=spec.resume_policy or "",
         started_at=experiment.status.start_time if experiment.status else None,
         completed_at=experiment.status.completion_time if experiment.status else None,
         search_space={p.name: _parse_space(p) for p in spec.parameters or ()},
@@ -193,7 +195,9 @@ def _last_condition(resource: Any) -> Any:  # an SDK's model → its condition
     return conditions[-1] if conditions else None
 
 
-def _parse_status(condition: Any) -> ExperimentStatus:  # V1beta1ExperimentCondition
+def parse_status(experiment: Any) -> ExperimentStatus:  # V1beta1Experiment
+    """How far an experiment is, by its last condition."""
+    condition = _last_condition(experiment)
     known = ExperimentStatus.__members__.values()
     name = condition.type if condition is not None and condition.status == "True" else ""
     return next((status for status in known if status == name), ExperimentStatus.CREATED)
