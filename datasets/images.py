@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from kubeloop.datasets.fast_images import decode_fast
+from kubeloop.datasets.image_structure import check_jpeg, check_png, check_webp
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,48 +82,11 @@ def check_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFa
     return facts
 
 
-def _check_png(data: bytes) -> None:
-    offset = 8
-    while offset + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, offset)
-        end = offset + 8 + length
-        if end + 4 > len(data):
-            break
-        checksum = zlib.crc32(memoryview(data)[offset + 4 : end])
-        if checksum != int.from_bytes(data[end : end + 4]):
-            raise InputError(f"damaged image: wrong checksum of a {name.decode('latin-1')} chunk")
-        if name == b"IEND":
-            return
-        offset = end + 4
-    raise InputError("damaged image: it ends before its last chunk")
-
-
-def _check_jpeg(data: bytes) -> None:
-    offset = 2
-    while offset + 4 <= len(data) and data[offset] == 0xFF:
-        marker = data[offset + 1]
-        if marker == 0xFF:
-            offset += 1
-            continue
-        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4])
-        if marker == 0xDA:
-            # NB: a thumbnail in the header has an end mark too, so look behind the header only.
-            if data.rfind(b"\xff\xd9", offset) < 0:
-                raise InputError("damaged image: it ends before its end mark")
-            return
-    raise InputError("damaged image: its header is cut short or broken")
-
-
-def _check_webp(data: bytes) -> None:
-    if len(data) < int.from_bytes(data[4:8], "little") + 8:
-        raise InputError("damaged image: it is shorter than its header says")
-
-
 _STRUCTURE_CHECKS = {
-    "PNG": _check_png,
-    "JPEG": _check_jpeg,
-    "MPO": _check_jpeg,
-    "WEBP": _check_webp,
+    "PNG": check_png,
+    "JPEG": check_jpeg,
+    "MPO": check_jpeg,
+    "WEBP": check_webp,
 }
 """Formats that show damage without being decoded; the others are decoded."""
 
@@ -145,6 +110,9 @@ def decode_image(
     import numpy as np
     from PIL import Image, ImageOps
 
+    fast = decode_fast(data, channels=channels, max_pixels=max_pixels)
+    if fast is not None:
+        return fast
     with _opened(data, max_pixels=max_pixels) as opened:
         image = opened if opened.format != "JPEG" else ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):

@@ -1,0 +1,195 @@
+"""Ingestion against plain copy and sha256, and reading from shards against torchvision's ImageFolder.
+
+`make bench` measures 2 GB of images of 100 KB; `make bench-large` 10 GB, and a 1 GB table, for the
+peak of memory. Environment: BENCH_DATASETS_GB.
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kubeloop.datasets import IngestConfig, ingest, open_dataset
+
+FILE_BYTES = 100_000
+NUM_CLASSES = 10
+NUM_ROUNDS = 3
+NUM_READ = 3000
+INGEST_BUDGET, AGAIN_BUDGET, MEMORY_BUDGET_MB, READ_BUDGET = 0.6, 0.05, 500, 2.0
+
+
+def make_images(root: Path, num_bytes: int) -> None:
+    """Write JPEG files of 100 KB, each different, in folders by class."""
+    random = np.random.default_rng(0)
+    bases = []
+    for _ in range(20):
+        smooth = Image.fromarray(random.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+        pixels = np.asarray(smooth.resize((640, 480))).astype(int)
+        pixels += random.integers(-22, 22, (480, 640, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=80)
+        bases.append(buffer.getvalue())
+    for number in range(num_bytes // FILE_BYTES):
+        folder = root / f"class-{number % NUM_CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8)
+        base = bases[number % len(bases)]
+        (folder / f"{number:07d}.jpg").write_bytes(base[:2] + comment + base[2:])
+
+
+def make_small_images(root: Path, count: int) -> None:
+    """Write small PNG files, as in CIFAR."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        folder = root / f"class-{number % NUM_CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:06d}.png")
+
+
+def copy_and_hash(source: Path, target: Path) -> float:
+    """Seconds for `cp -r` and `sha256sum` of the copies."""
+    started = time.monotonic()
+    subprocess.run(["cp", "-r", source, target], check=True)  # noqa: S607
+    subprocess.run(
+        f"find {target} -type f -print0 | xargs -0 sha256sum > {target}.sums",  # noqa: S602
+        shell=True, check=True,
+    )  # fmt: skip
+    return time.monotonic() - started
+
+
+def run_apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, so that its peak of memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def measure_ingest(source: str, store: str, kind: str) -> dict[str, float]:
+    """Seconds of an ingestion and of the next, and the peak of memory in MiB."""
+    config = IngestConfig(name="bench", source=source, store=store, kind=kind)
+    started = time.monotonic()
+    ingest(config)
+    first = time.monotonic() - started
+    started = time.monotonic()
+    assert not ingest(config).is_new
+    again = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"first": first, "again": again, "peak": peak}
+
+
+def bench_ingest(folder: Path, gigabytes: float) -> None:
+    """Print the ratios to copy and sha256; the best of a few rounds, for others use the machine."""
+    source = folder / "images"
+    make_images(source, int(gigabytes * 1e9))
+    rounds = []
+    for _ in range(NUM_ROUNDS if gigabytes <= 2 else 1):
+        peer = copy_and_hash(source, folder / "copy")
+        shutil.rmtree(folder / "copy")
+        ours = run_apart(measure_ingest, str(source), str(folder / "store"), "image_classification")
+        shutil.rmtree(folder / "store")
+        rounds.append((peer / ours["first"], peer, ours))
+    ratio, peer, ours = max(rounds, key=lambda entry: entry[0])
+    speed = gigabytes * 1000 / ours["first"]
+    print(f"ingest {gigabytes:g} GB of files of 100 KB    {ours['first']:.1f} s, {speed:.0f} MB/s")
+    print(f"cp + sha256sum                       {peer:.1f} s")
+    print(f"ingest / (cp + sha256sum)            {ratio:.2f}x of its MB/s (budget {INGEST_BUDGET})")
+    share = ours["again"] / ours["first"]
+    print(
+        f"again, unchanged                     {share:.1%} of the time (budget {AGAIN_BUDGET:.0%})"
+    )
+    print(
+        f"peak of memory                       {ours['peak']:.0f} MiB (budget {MEMORY_BUDGET_MB})"
+    )
+
+
+def bench_table(folder: Path, gigabytes: float) -> None:
+    """Print speed and peak of memory for one big CSV file."""
+    path = folder / "rows.csv"
+    with path.open("w") as file:
+        file.write("text,label\n")
+        number = 0
+        while file.tell() < gigabytes * 1e9:
+            file.writelines(
+                f"this is text number {n} of a table that is read in blocks,label {n % 50}\n"
+                for n in range(number, number + 100_000)
+            )
+            number += 100_000
+    ours = run_apart(measure_ingest, str(path), str(folder / "rows"), "text_classification")
+    speed = gigabytes * 1000 / ours["first"]
+    print(
+        f"ingest {gigabytes:g} GB of CSV, {number:,} rows  {ours['first']:.0f} s, {speed:.1f} MB/s"
+    )
+    print(
+        f"peak of memory                       {ours['peak']:.0f} MiB (budget {MEMORY_BUDGET_MB})"
+    )
+
+
+def read_image_folder(source: str) -> float:
+    """Images a second of torchvision's ImageFolder, in a mixed order, as arrays."""
+    from kubeloop.training import vision  # noqa: F401  # lets torchvision load
+
+    from torchvision.datasets import ImageFolder
+
+    folder = ImageFolder(source)
+    order = np.random.default_rng(0).permutation(len(folder))[:NUM_READ]
+    started = time.monotonic()
+    for index in order:
+        image, _ = folder[int(index)]
+        np.asarray(image)
+    return len(order) / (time.monotonic() - started)
+
+
+def read_shards(uri: str) -> float:
+    """Images a second from shards, in a mixed order, as arrays."""
+    split = open_dataset(uri).split("train")
+    order = np.random.default_rng(0).permutation(len(split))[:NUM_READ]
+    split.image(0)
+    started = time.monotonic()
+    for index in order:
+        split.image(int(index))
+    return len(order) / (time.monotonic() - started)
+
+
+def bench_reading(folder: Path) -> None:
+    """Print images a second, one process each."""
+    source = folder / "small"
+    make_small_images(source, 2 * NUM_READ)
+    config = IngestConfig(name="small", source=str(source), store=str(folder / "read"))
+    uri = ingest(config).uri
+    pairs = [
+        (run_apart(read_shards, uri), run_apart(read_image_folder, str(source)))
+        for _ in range(NUM_ROUNDS)
+    ]
+    ours, peer = max(pairs, key=lambda pair: pair[0] / pair[1])
+    print(f"reading 32 x 32 PNG from shards      {ours:.0f} images/s")
+    print(f"torchvision ImageFolder              {peer:.0f} images/s")
+    print(f"shards / ImageFolder                 {ours / peer:.2f}x (budget {READ_BUDGET})")
+
+
+def main() -> None:
+    """Print all of it."""
+    is_large = "--large" in sys.argv
+    gigabytes = float(os.environ.get("BENCH_DATASETS_GB", "10" if is_large else "2"))
+    load = json.dumps([round(value, 1) for value in os.getloadavg()])
+    print(f"load of the machine before           {load}, {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory(prefix="bench-datasets-") as name:
+        bench_reading(Path(name))
+        bench_ingest(Path(name), gigabytes)
+        if is_large:
+            bench_table(Path(name), 1.0)
+
+
+if __name__ == "__main__":
+    main()
