@@ -29,6 +29,7 @@ _RENEWED = frozenset(
     {
         "HOME",  # only used to compute defaults that the programs overwrite or never reach
         "HOSTNAME",
+        "JE_ARROW_MALLOC_CONF",  # the warm parent's own
         "KUBECONFIG",
         "OPENBLAS_NUM_THREADS",
         "PATH",
