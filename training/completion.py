@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from kubeloop.datasets.images import Channels
 from kubeloop.datasets.reading import Dataset
 from kubeloop.errors import InputError
 from kubeloop.training.archive import read_program, save_program
@@ -159,7 +160,7 @@ def _guess_preprocessing(
     size = spec.shape[1]
     if size < 0:
         size = _find_size(dataset)
-    channels = 1 if spec.shape[3] == 1 else 3
+    channels: Channels = 1 if spec.shape[3] == 1 else 3
     return ImagePreprocessing(channels=channels, image_size=size).render()
 
 

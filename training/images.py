@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kubeloop.datasets.reading import Split
+from kubeloop.datasets.reading import ImageSplit
 from kubeloop.errors import InputError
 from kubeloop.training.preprocessing import ImagePreprocessing
 
@@ -90,6 +90,10 @@ class ImageBatches:
     def __len__(self) -> int:
         return len(self._labels)
 
+    def count_classes(self) -> Tensor:
+        """Return the number of examples of each class."""
+        return torch.bincount(self._labels)
+
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of some rows; a generator asks for augmentation."""
         device = self._classifier.mean.device
@@ -113,7 +117,7 @@ def augment_images(images: Tensor, generator: torch.Generator) -> Tensor:
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def load_split(split: Split, preprocessing: ImagePreprocessing) -> tuple[Tensor, Tensor]:
+def load_split(split: ImageSplit, preprocessing: ImagePreprocessing) -> tuple[Tensor, Tensor]:
     """Decode a whole split, at the model's size.
 
     Returns:

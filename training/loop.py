@@ -51,8 +51,8 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return inputs and class indices."""
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Any, Tensor]:
+        """Return inputs, in whatever form the module takes them, and class indices."""
         ...
 
     def count_classes(self) -> Tensor:
@@ -266,7 +266,7 @@ class TrainingLoop:
         wrapped = self._wrapped
         if is_last or not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return nullcontext()
-        return wrapped.no_sync()  # type: ignore[no-any-return]  # torch's stubs lack it
+        return wrapped.no_sync()
 
     def _set_learning_rate(self) -> None:
         steps = self._steps_per_epoch * self._config.epochs

@@ -11,13 +11,14 @@ Source: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021 (precise BatchNorm
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def refresh_statistics(module: nn.Module, inputs: Iterable[Tensor]) -> None:
+def refresh_statistics(module: nn.Module, inputs: Iterable[Any]) -> None:
     """Replace the running statistics by the means over some batches of training inputs."""
     norms = [
         part

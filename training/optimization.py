@@ -71,11 +71,11 @@ class NumberFormat:
         """Return the context in which the forward pass runs."""
         if self._dtype is torch.float32:
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)  # type: ignore[return-value]  # enters as itself
+        return torch.autocast(self._device.type, dtype=self._dtype)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients."""
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stubs lack it
+        self._scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, *, gradient_clipping: float) -> None:
         """Limit the gradient's norm, and take a step unless the gradient overflowed."""

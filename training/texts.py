@@ -58,21 +58,23 @@ class TextModelConfig:
 
     architecture: TextArchitecture = TextArchitecture.BOTH
     """Which views of a text the model has."""
-    bag_size: int = 64
+    bag_size: int = 96
     """Numbers in the embedding of a feature, in the bag view."""
     bag_hidden: int = 512
     """Units of the bag view's hidden layer."""
-    bag_dropout: float = 0.6
+    bag_dropout: float = 0.5
     """Share of the features that the bag view does without, in training."""
     word_size: int = 128
     """Numbers in the vector of a word, in the sequence view."""
+    num_sequences: int = 2
+    """Sequence views, each from other random weights; together they are surer than one."""
     num_layers: int = 1
-    """Transformer layers."""
+    """Transformer layers of a sequence view."""
     num_heads: int = 4
     """Attention heads of a layer."""
     word_dropout: float = 0.2
     """Share of the words that the sequence view does without, in training."""
-    dropout: float = 0.3
+    dropout: float = 0.4
     """Share of hidden numbers that are left out, in training."""
     min_count: int = 3
     """Training texts in which a feature must occur to have an embedding."""
@@ -81,8 +83,9 @@ class TextModelConfig:
         """Refuse sizes that cannot work."""
         for name, least, most in (
             ("bag_size", 4, 4096), ("bag_hidden", 4, 16384), ("word_size", 4, 4096),
-            ("num_layers", 1, 64), ("num_heads", 1, 64), ("min_count", 1, 10_000),
-            ("bag_dropout", 0.0, 0.95), ("word_dropout", 0.0, 0.95), ("dropout", 0.0, 0.95),
+            ("num_sequences", 1, 16), ("num_layers", 1, 64), ("num_heads", 1, 64),
+            ("min_count", 1, 10_000), ("dropout", 0.0, 0.95),
+            ("bag_dropout", 0.0, 0.95), ("word_dropout", 0.0, 0.95),
         ):  # fmt: skip
             value = getattr(self, name)
             if not least <= value <= most:
@@ -127,7 +130,8 @@ class Vocabulary(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Return the rows of features; 0 where a feature was not seen often enough."""
-        return self.rows[numbers]
+        rows: Tensor = self.rows[numbers]
+        return rows
 
 
 class BagView(nn.Module):
@@ -262,11 +266,15 @@ class TextNetwork(nn.Module):
         num_classes = len(shift)
         self.vocabulary = vocabulary
         self.register_buffer("shift", shift)
-        self.bag = self.sequence = None
+        self.bag = None
+        num_sequences = config.num_sequences
         if config.architecture is not TextArchitecture.TRANSFORMER:
             self.bag = BagView(vocabulary, config, num_classes=num_classes)
-        if config.architecture is not TextArchitecture.BAG:
-            self.sequence = SequenceView(vocabulary, config, num_classes=num_classes)
+        if config.architecture is TextArchitecture.BAG:
+            num_sequences = 0
+        self.sequences = nn.ModuleList(
+            SequenceView(vocabulary, config, num_classes=num_classes) for _ in range(num_sequences)
+        )
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         """Answer from the numbers of pieces and pairs.
@@ -278,8 +286,7 @@ class TextNetwork(nn.Module):
         views = []
         if self.bag is not None:
             views.append(self.bag(pieces.flatten(1), pairs, self.vocabulary.weights))
-        if self.sequence is not None:
-            views.append(self.sequence(pieces))
+        views += [sequence(pieces) for sequence in self.sequences]
         if self.training:
             return torch.stack(views, dim=1)
         return torch.stack([logits.log_softmax(1) for logits in views]).mean(0) + self.shift

@@ -172,7 +172,9 @@ def test_the_whole_run_policy_is_spelled_as_upstream_has_it() -> None:
 
 
 def test_pods_go_where_they_are_told_and_share_what_they_are_given() -> None:
-    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
+    affinity: dict[str, Any] = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}
+    }
     pod = PodConfig(
         node_selector={"gpu": "h100"},
         tolerations=(Toleration(key="gpu", value="yes", effect="NoSchedule"), Toleration()),

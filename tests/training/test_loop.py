@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import InputError, PermanentError
@@ -289,7 +290,7 @@ def test_two_workers_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
 
-    torch.multiprocessing.spawn(train_worker, args=(port, str(path)), nprocs=2)
+    spawn(train_worker, args=(port, str(path)), nprocs=2)  # type: ignore[no-untyped-call]  # torch's
 
     together = path.read_text().splitlines()
     assert losses(together) == pytest.approx(losses(alone), abs=2e-6)

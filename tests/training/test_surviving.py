@@ -21,8 +21,10 @@ from kubeloop.training.checkpoints import load_checkpoint
 from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.programs.image import main
 
-ARGUMENTS = ("--epochs", "12", "--batch_size", "7", "--learning_rate", "0.01")
-ARGUMENTS += ("--checkpoint_seconds", "0", "--num_checkpoints", "3")
+ARGUMENTS = (
+    *("--epochs", "12", "--batch_size", "7", "--learning_rate", "0.01"),
+    *("--checkpoint_seconds", "0", "--num_checkpoints", "3"),
+)
 
 
 def start(arguments: Sequence[str], **environment: str) -> subprocess.Popen[str]:

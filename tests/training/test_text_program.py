@@ -22,8 +22,10 @@ SENTENCES = {
     "food": ("where can i eat in {}", "recommend a restaurant in {}", "i am hungry in {}"),
     "oos": ("who wrote a song about {}", "what is {} divided by two", "tell {} a joke"),
 }
-SMALL = ("--epochs", "8", "--bag_size", "16", "--bag_hidden", "32", "--word_size", "16")
-SMALL += ("--min_count", "1", "--hash_bits", "12", "--batch_size", "16")
+SMALL = (
+    *("--epochs", "8", "--bag_size", "16", "--bag_hidden", "32", "--word_size", "16"),
+    *("--min_count", "1", "--hash_bits", "12", "--batch_size", "16", "--learning_rate", "0.005"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ from kubeloop.training.texts import (
 )
 
 DEFAULT_LOOP = LoopConfig(
-    learning_rate=0.005, batch_size=128, epochs=16, weight_decay=0.01, warm_up=0.1
+    learning_rate=0.003, batch_size=128, epochs=13, weight_decay=0.01, warm_up=0.1
 )
 
 
