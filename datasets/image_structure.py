@@ -14,13 +14,13 @@ def check_png(data: bytes) -> None:
     Raises:
         InputError: It is not.
     """
-    offset = 8
-    while offset + 12 <= len(data):
+    offset, total, view = 8, len(data), memoryview(data)
+    while offset + 12 <= total:
         length, name = struct.unpack_from(">I4s", data, offset)
         end = offset + 8 + length
-        if end + 4 > len(data):
+        if end + 4 > total:
             break
-        checksum = zlib.crc32(memoryview(data)[offset + 4 : end])
+        checksum = zlib.crc32(view[offset + 4 : end])
         if checksum != int.from_bytes(data[end : end + 4]):
             raise InputError(f"damaged image: wrong checksum of a {name.decode('latin-1')} chunk")
         if name == b"IEND":

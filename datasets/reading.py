@@ -87,11 +87,12 @@ class Split(Sequence[Item], Generic[Item]):
         self.labels = tuple(labels)
         self._class_index = {label: index for index, label in enumerate(labels)}
         self._ends = list(accumulate(shard.num_rows for shard in shards))
+        self._length = self._ends[-1] if self._ends else 0
         # NB: a cached method would keep the split alive; the cache belongs to the object.
         self._open = lru_cache(maxsize=self.num_open_shards)(self._open_verified)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._length
 
     def __getitem__(self, index: int) -> Item:  # type: ignore[override]  # no slices
         """Return an example.
@@ -121,9 +122,9 @@ class Split(Sequence[Item], Generic[Item]):
         """Prepare a shard's bytes for reading rows; the result has a length."""
 
     def _locate(self, index: int) -> tuple[int, int]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"Example {index} of {len(self)} does not exist.")
-        index %= len(self)
+        if not -self._length <= index < self._length:
+            raise IndexError(f"Example {index} of {self._length} does not exist.")
+        index %= self._length
         number = bisect.bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
 
@@ -157,12 +158,13 @@ class ImageSplit(Split[EncodedImage]):
 
     def image(self, index: int, *, channels: Channels = 3) -> ImageExample:
         """Return a decoded example."""
-        encoded = self[index]
+        shard, row = self._locate(index)
+        member: TarMember = self._open(shard)[row]
         return ImageExample(
-            image=decode_image(encoded.data, channels=channels),
-            class_index=encoded.class_index,
-            label=encoded.label,
-            path=encoded.path,
+            image=decode_image(member.data, channels=channels),
+            class_index=self._class_index[member.label],
+            label=member.label,
+            path=member.path,
         )
 
     def images(self, *, channels: Channels = 3) -> Iterator[ImageExample]:

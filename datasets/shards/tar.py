@@ -142,13 +142,13 @@ def find_members(shard: memoryview) -> list[tuple[int, int, str, int, int]]:
     Raises:
         IntegrityError: It is not a shard of this form.
     """
-    members = list(_walk(shard))
     found: list[tuple[int, int, str, int, int]] = []
-    for (name, start, end), (facts, facts_start, facts_end) in zip(
-        members[::2], members[1::2], strict=True
-    ):
+    members = _walk(shard)
+    for name_start, start, end in members:
+        facts_name, facts_start, facts_end = next(members, (0, 0, 0))
+        name = bytes(shard[name_start : name_start + _NAME_BYTES]).rstrip(b"\0").decode()
         key, dot, extension = name.partition(".")
-        if facts != f"{key}.json":
+        if bytes(shard[facts_name : facts_name + len(key) + 6]) != f"{key}.json\0".encode():
             raise IntegrityError(f"Shard member {name!r} is not followed by its {key}.json.")
         found.append((start, end, dot + extension, facts_start, facts_end))
     return found
@@ -157,7 +157,7 @@ def find_members(shard: memoryview) -> list[tuple[int, int, str, int, int]]:
 def read_member(shard: memoryview, place: tuple[int, int, str, int, int]) -> TarMember:
     """Read one example."""
     start, end, extension, facts_start, facts_end = place
-    facts = json.loads(bytes(shard[facts_start:facts_end]))
+    facts = json.loads(str(shard[facts_start:facts_end], "utf-8"))
     return TarMember(
         data=bytes(shard[start:end]),
         extension=extension,
@@ -167,15 +167,14 @@ def read_member(shard: memoryview, place: tuple[int, int, str, int, int]) -> Tar
     )
 
 
-def _walk(shard: memoryview) -> Iterator[tuple[str, int, int]]:
-    offset = 0
-    while offset + _BLOCK <= len(shard):
-        header = bytes(shard[offset : offset + _BLOCK])
-        if not header[0]:
+def _walk(shard: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Yield where the header, the start and the end of each member are."""
+    offset, last = 0, len(shard) - _BLOCK
+    while offset <= last:
+        if not shard[offset]:
             return
-        name = header[:_NAME_BYTES].rstrip(b"\0").decode()
-        size = int(header[_SIZE_FIELD].rstrip(b"\0 "), 8)
-        offset += _BLOCK
-        yield name, offset, offset + size
-        offset += size + -size % _BLOCK
+        size = int(bytes(shard[offset + 124 : offset + 135]), 8)
+        start = offset + _BLOCK
+        yield offset, start, start + size
+        offset = start + size + -size % _BLOCK
     raise IntegrityError("The shard ends without a tar file's end mark.")
