@@ -1,4 +1,4 @@
-"""How long pods take beyond what runs in them, beside the plain interpreter and torchrun.
+"""How long pods take beyond what runs in them, beside the plain interpreter.
 
 Run as `python tests/bench/bench_kubelet.py`. Everything is timed from the creation of a Pod in the
 Kubernetes API (in memory) to the moment a watch shows that it has succeeded.
@@ -24,25 +24,13 @@ from kubeloop.testing.kubelet import Cluster, phase, start_cluster
 NUM_ROUNDS = 15
 _numbers = itertools.count()
 IMPORT_TORCH = "import torch; torch.ones(1)"
-RANK = """
-import torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-dist.init_process_group('gloo')
-model = DistributedDataParallel(torch.nn.Linear(16, 16))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-for _ in range(20):
-    optimizer.zero_grad()
-    model(torch.randn(8, 16)).pow(2).mean().backward()
-    optimizer.step()
-dist.destroy_process_group()
-"""
 
 
 def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         asyncio.run(measure_pods(Path(folder)))
-        measure_peers(Path(folder))
+        measure_peers()
 
 
 async def measure_pods(state: Path) -> None:
@@ -61,10 +49,6 @@ async def measure_pods(state: Path) -> None:
             "pod `python -c 'import torch; …'`, warm",
             await repeat(lambda name: run(cluster, name, "python", "-c", IMPORT_TORCH)),
         )
-        show(
-            "two pods, DDP over Gloo, 20 steps, warm",
-            await repeat(lambda name: train(cluster, name), num_rounds=5),
-        )
         began = time.perf_counter()
         await asyncio.gather(*(run(cluster, f"many-{index}", "true") for index in range(100)))
         show("100 pods `true` at once", [time.perf_counter() - began])
@@ -74,15 +58,11 @@ async def measure_pods(state: Path) -> None:
         show("100 pods `python -c pass` at once, warm", [time.perf_counter() - began])
 
 
-def measure_peers(folder: Path) -> None:
+def measure_peers() -> None:
     """The same programs without us."""
-    program = folder / "rank.py"
-    program.write_text(RANK)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program))
     for name, arguments in (
         ("plain `python -c pass`", ("-c", "pass")),
         ("plain `python -c 'import torch; …'`", ("-c", IMPORT_TORCH)),
-        ("torchrun, two ranks, DDP over Gloo, 20 steps", torchrun),
     ):
         seconds: list[float] = []
         for _ in range(3):
@@ -96,38 +76,6 @@ async def run(cluster: Cluster, name: str, *command: str, **spec: Any) -> None: 
     pod = await cluster.run(name, *command, **spec)
     if phase(pod) != "Succeeded":
         raise RuntimeError(await cluster.log(name))
-
-
-async def train(cluster: Cluster, name: str) -> None:
-    """Run two ranks that find each other as a PyTorchJob's replicas do."""
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": f"{name}-0", "namespace": "default"},
-        "spec": {"clusterIP": "None", "ports": [{"name": "pytorchjob-port", "port": 23456}]},
-    }
-    await cluster.client.create(service)
-
-    def build(rank: int) -> list[dict[str, Any]]:
-        env = {
-            "MASTER_ADDR": f"{name}-0",
-            "MASTER_PORT": "23456",
-            "WORLD_SIZE": "2",
-            "RANK": str(rank),
-        }
-        container = {
-            "name": "pytorch",
-            "image": "x",
-            "command": ["python", "-c", RANK],
-            "ports": [{"containerPort": 23456}],
-            "env": [{"name": key, "value": value} for key, value in env.items()],
-            "resources": {"limits": {"cpu": "1"}},
-        }
-        return [container]
-
-    await asyncio.gather(
-        *(run(cluster, f"{name}-{rank}", containers=build(rank)) for rank in range(2))
-    )
 
 
 async def repeat(
