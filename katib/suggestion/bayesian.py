@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from kubeloop.katib.suggestion.random_search import draw
@@ -144,14 +145,17 @@ class _Proposer:
 
     def _choose(self, random: np.random.Generator, acquisition: Acquisition) -> Array:
         """The position that is worth most and was not tried yet."""
-        ranked = self._rank(self._draw_candidates(random), acquisition)
+        everywhere = self._rank(self._draw_candidates(random), acquisition)
         method = self._problem.settings.text("acq_optimizer")
+        ranked = everywhere
         if method == "lbfgs":
-            ranked = self._descend(ranked, acquisition)
+            ranked = self._descend(everywhere, acquisition)
         elif method == "auto":
-            ranked = self._narrow(ranked, random, acquisition)
-        fresh = (each for each in ranked if tuple(self._decode(each)) not in self._seen)
-        return next(fresh, ranked[0])
+            ranked = self._narrow(everywhere, random, acquisition)
+        for position in chain(ranked, everywhere):
+            if tuple(self._decode(position)) not in self._seen:
+                return position
+        return ranked[0]
 
     def _rank(self, positions: Array, acquisition: Acquisition) -> Array:
         """Positions, those that are worth most first."""
