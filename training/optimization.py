@@ -75,7 +75,8 @@ class NumberFormat:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients."""
-        self._scaler.scale(loss).backward()
+        scaled: torch.Tensor = self._scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]  # torch's stubs lack it
 
     def step(self, optimizer: torch.optim.Optimizer, *, gradient_clipping: float) -> None:
         """Limit the gradient's norm, and take a step unless the gradient overflowed."""

@@ -167,7 +167,8 @@ class BagView(nn.Module):
 
 
 def _normalize(weights: Tensor) -> Tensor:
-    return weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    lengths: Tensor = weights.norm(dim=1, keepdim=True)  # type: ignore[no-untyped-call]  # torch's
+    return weights / lengths.clamp(min=1e-6)
 
 
 class Attention(nn.Module):
