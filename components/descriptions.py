@@ -11,6 +11,7 @@ from kubeloop.components.provenance import DatasetKey, ModelKey, TrialsKey, dige
 from kubeloop.datasets import Commit
 from kubeloop.katib.results import ExperimentResult
 from kubeloop.katib.tuning import Tuned
+from kubeloop.katib.warm_start import read_warm_start
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.package import opened_package
 
@@ -47,6 +48,8 @@ def describe_model(
         ModelKey.VERSION_HASH: dataset.metadata.get(DatasetKey.VERSION_HASH, ""),
         ModelKey.HYPERPARAMETERS: dict(config.hyperparameters),
         ModelKey.RUN_ID: config.run_id,
+        ModelKey.PROGRAM: "" if config.code_uri else config.program,
+        ModelKey.CODE_URI: config.code_uri,
         "labels": list(labels),
     }
 
@@ -76,13 +79,14 @@ def describe_tuning(
 
 def describe_search(result: ExperimentResult) -> dict[str, Any]:
     """Metadata of a trials table."""
-    best = result.require_best()
+    best, start = result.require_best(), read_warm_start(result.annotations)
     return {
         TrialsKey.EXPERIMENT: f"{result.namespace}/{result.name}",
         TrialsKey.TRIAL: best.name,
         TrialsKey.TRIAL_DIGEST: digest_of([best.name, dict(best.parameters), best.objective]),
         TrialsKey.PARAMETERS: dict(best.parameters),
         "num_trials": len(result.trials),
+        **({"warm_start": list(start.experiments)} if start else {}),
     }
 
 

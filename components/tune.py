@@ -18,8 +18,12 @@ def tune_hyperparameters(
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
     epochs: int = 5,
     program: str = "image",
+    code: str = "",
     algorithm: str = "tpe",
     algorithm_settings: dict = {},  # type: ignore[type-arg]  # noqa: B006
+    early_stopping: str = "",
+    early_stopping_settings: dict = {},  # type: ignore[type-arg]  # noqa: B006
+    warm_start: bool = False,  # noqa: FBT001, FBT002  # KFP passes by name
     objective_metric: str = "val_accuracy",
     objective_type: str = "maximize",
     max_trial_count: int = 6,
@@ -28,9 +32,12 @@ def tune_hyperparameters(
     num_workers: int = 1,
     cpu: str = "1",
     memory: str = "2Gi",
+    num_gpus: int = 0,
     seed: int = 0,
     timeout_seconds: float = 3600.0,
     keep_models: str = "best",
+    resume_policy: str = "Never",
+    sample_line: str = "",
     store: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP reads the functional form
     "Outputs",
@@ -52,9 +59,15 @@ def tune_hyperparameters(
             "batch_size": {"type": "categorical", "values": [32, 64]}}`.
         hyperparameters: Hyperparameters that all trials share.
         epochs: Epochs of a trial.
-        program: Training program of kubeloop.
+        program: Training program of kubeloop: `image` or `text`.
+        code: Archive of a program of your own (`kubeloop.training.code.publish_code`), run in place
+            of `program`.
         algorithm: Katib algorithm.
         algorithm_settings: Its settings; `random_state` is `seed` unless given.
+        early_stopping: Katib early stopping algorithm, such as `medianstop`; empty: none.
+        early_stopping_settings: Its settings.
+        warm_start: Whether to search only near what was good in earlier searches for the same, on
+            the same dataset.
         objective_metric: Metric that the program prints, to be optimised.
         objective_type: `maximize` or `minimize`.
         max_trial_count: Trials in all.
@@ -63,41 +76,50 @@ def tune_hyperparameters(
         num_workers: Replicas of a trial's PyTorchJob, the master included.
         cpu: CPU of a replica, as a Kubernetes quantity.
         memory: Memory of a replica, as a Kubernetes quantity.
+        num_gpus: GPUs of a replica.
         seed: Seed of the search and of every trial.
         timeout_seconds: Time after which the step gives up.
         keep_models: `best`: the models of trials that have lost are deleted; `all`: they stay where
             the trials wrote them, as the table says; `none`: trials write no models.
+        resume_policy: `LongRunning` where the finished experiment may be given more trials.
+        sample_line: A line of metrics as your own program prints it, checked before the search.
         store: URI of the model store; empty: below the pipeline root.
     """
     from pathlib import Path
 
     from kubeloop.components.descriptions import describe_tuning
+    from kubeloop.components.provenance import DatasetKey
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
+    from kubeloop.katib.experiments import ResumePolicy
     from kubeloop.katib.models import KeepModels
     from kubeloop.katib.report import render_report
     from kubeloop.katib.tuning import TuningConfig, tune
     from kubeloop.training.jobs import TrainingJobConfig
 
     settings = restore_integers({**hyperparameters, "epochs": epochs, "seed": seed})
+    how = [algorithm, algorithm_settings, early_stopping, early_stopping_settings, objective_metric]
     with open_step(trials.uri) as step:
-        asked = {"dataset": dataset.uri, "settings": settings, "space": search_space}
-        name = step.object_name({**asked, "algorithm": algorithm, "count": max_trial_count})
+        asked = {"dataset": dataset.uri, "settings": settings, "program": code or program}
+        asked |= {"space": search_space, "how": how, "count": max_trial_count}
         job = TrainingJobConfig(
-            name=name, namespace=find_namespace(), program=program, dataset_uri=dataset.uri,
-            hyperparameters=settings, num_workers=num_workers, cpu=cpu, memory=memory,
-            labels=step.labels, run_id=step.run_id,
+            name=step.object_name(asked), namespace=find_namespace(), program=program,
+            code_uri=code, dataset_uri=dataset.uri, hyperparameters=settings, cpu=cpu,
+            memory=memory, num_workers=num_workers, num_gpus=num_gpus, labels=step.labels,
+            run_id=step.run_id,
         )  # fmt: skip
         config = TuningConfig(
             job=job, search_space=search_space, objective_metric=objective_metric,
-            objective_type=objective_type, algorithm=algorithm, seed=seed,
-            algorithm_settings=restore_integers(algorithm_settings),
+            objective_type=objective_type, algorithm=algorithm, seed=seed, sample_line=sample_line,
+            algorithm_settings=restore_integers(algorithm_settings), early_stopping=early_stopping,
+            early_stopping_settings=restore_integers(early_stopping_settings),
             max_trial_count=max_trial_count, parallel_trial_count=parallel_trial_count,
             max_failed_trial_count=max_failed_trial_count, keep_models=KeepModels(keep_models),
-            trial_models=f"{step.store('jobs', store)}/{name}", timeout_seconds=timeout_seconds,
+            resume_policy=ResumePolicy(resume_policy), timeout_seconds=timeout_seconds,
+            trial_models=f"{step.store('jobs', store)}/{job.name}", warm_start=warm_start,
             model_store=step.store("models", store),
+            dataset_version=str(dataset.metadata.get(DatasetKey.VERSION_HASH, "")),
         )  # fmt: skip
         tuned = tune(config, on_progress=lambda p: print(p.message, flush=True))
     describe_tuning(tuned, dataset=dataset, trials=trials, model=model, metrics=metrics)
     Path(report.path).write_text(render_report(tuned.result, tuned.curves), encoding="utf-8")
-    best = tuned.best
-    return (dict(best.parameters), best.objective, best.name)
+    return (dict(tuned.best.parameters), tuned.best.objective, tuned.best.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from kubeflow.katib import V1beta1FeasibleSpace, V1beta1ParameterSpec
@@ -113,6 +113,15 @@ def parse_search_space(document: Mapping[str, Any]) -> dict[str, Parameter]:
         )
     return {
         name: _parse_parameter(f"search_space.{name}", entry) for name, entry in document.items()
+    }
+
+
+def render_search_space(space: SearchSpace) -> dict[str, Any]:
+    """The JSON that `parse_search_space` reads."""
+    kinds = {cls: kind for kind, cls in _TYPES.items()}
+    return {
+        name: {"type": kinds[type(parameter)], **asdict(parameter)}
+        for name, parameter in space.items()
     }
 
 

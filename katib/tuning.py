@@ -18,6 +18,7 @@ from kubeloop.katib.experiments import (
     ExperimentConfig,
     ObjectiveConfig,
     ObjectiveType,
+    ResumePolicy,
     build_experiment,
 )
 from kubeloop.katib.metric_lines import check_metric_lines
@@ -25,12 +26,15 @@ from kubeloop.katib.models import KeepModels, TrialModels, find_winner
 from kubeloop.katib.report import Curves, read_curves
 from kubeloop.katib.results import ExperimentResult, TrialResult
 from kubeloop.katib.runs import ExperimentProgress, WatchConfig, run_experiment
-from kubeloop.katib.search_space import parse_search_space
+from kubeloop.katib.search_space import parse_search_space, render_search_space
 from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.katib.warm_start import WarmStart, build_labels, find_warm_start
 from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJobConfig
 from kubeloop.training.sample_lines import SAMPLE_LINES
 
 _SEED = "random_state"
+_BUDGET = ("epochs", "seed")
+"""Hyperparameters that change how good a trial gets, and hardly which ones are good."""
 _NO_SETTINGS: Mapping[str, str | int | float] = MappingProxyType({})
 
 
@@ -55,12 +59,27 @@ class TuningConfig:
     """Settings of the algorithm."""
     seed: int | None = None
     """Seed of the search, for algorithms that take one."""
+    early_stopping: str = ""
+    """Katib early stopping algorithm, such as `medianstop`; empty: none."""
+    early_stopping_settings: Mapping[str, str | int | float] = field(
+        default_factory=lambda: _NO_SETTINGS
+    )
+    """Its settings."""
+    resume_policy: ResumePolicy = ResumePolicy.NEVER
+    """Whether the finished experiment may be given more trials."""
     max_trial_count: int = 12
     """Trials in all."""
     parallel_trial_count: int = 2
     """Trials at a time; no more than all."""
     max_failed_trial_count: int = 2
     """Failed trials at which the experiment fails; no more than all."""
+    sample_line: str = ""
+    """A line of metrics as the program prints it, to check the objective's name against; empty: of
+    kubeloop's own programs it is known, of others nothing is checked."""
+    dataset_version: str = ""
+    """Version of the dataset, by which later searches find this one."""
+    warm_start: bool = False
+    """Whether to narrow the search space by earlier searches on the same dataset."""
     trial_models: str = ""
     """URI prefix for the models of trials."""
     model_store: str = ""
@@ -117,14 +136,14 @@ def tune(
     if config.keep_models is not KeepModels.NONE and not (models.uri and config.model_store):
         raise InputError("trial_models and model_store must be URIs unless keep_models is 'none'.")
     check_program(config)
-    experiment = build_experiment(_configure(config, models))
+    client = client or connect(namespace=config.job.namespace)
+    experiment = build_experiment(_configure(config, models, client=client))
 
     def tell(progress: ExperimentProgress) -> None:
         on_progress(progress)
         models.clean(progress.result)
 
     watch = WatchConfig(poll_seconds=poll_seconds, timeout_seconds=config.timeout_seconds)
-    client = client or connect(namespace=config.job.namespace)
     with undo_when_interrupted(models.clear, also_on=(PermanentError,)):
         result = run_experiment(experiment, client=client, watch=watch, on_progress=tell)
     winner = find_winner(result)
@@ -152,17 +171,26 @@ def check_program(config: TuningConfig) -> None:
         InputError: It prints other metrics; the message has them.
     """
     program = config.job.program
-    is_ours = not config.job.command and not config.job.code_uri
-    if is_ours and program in SAMPLE_LINES:
-        check_metric_lines(
-            SAMPLE_LINES[program],
-            metrics=[config.objective_metric],
-            program=f"{program} program",
-        )
+    is_ours = not config.job.command and not config.job.code_uri and program in SAMPLE_LINES
+    sample = config.sample_line or (SAMPLE_LINES[program] if is_ours else "")
+    if sample:
+        what = f"{program} program" if is_ours else "program"
+        check_metric_lines(sample, metrics=[config.objective_metric], program=what)
 
 
-def _configure(config: TuningConfig, models: TrialModels) -> ExperimentConfig:
+def _configure(config: TuningConfig, models: TrialModels, *, client: Client) -> ExperimentConfig:
     space = parse_search_space(config.search_space)
+    labels = build_labels(config.dataset_version, _describe_question(config))
+    start = WarmStart(search_space=space)
+    if config.warm_start:
+        start = find_warm_start(
+            client,
+            name=config.job.name,
+            namespace=config.job.namespace,
+            labels=labels,
+            search_space=space,
+            fixed=[str(config.algorithm_settings.get("resource_name", ""))],
+        )
     job = replace(
         config.job,
         model_uri=models.template_uri,
@@ -173,7 +201,7 @@ def _configure(config: TuningConfig, models: TrialModels) -> ExperimentConfig:
         name=config.job.name,
         namespace=config.job.namespace,
         job=PyTorchJobBuilder().build(job),
-        search_space=space,
+        search_space=start.search_space,
         algorithm=config.algorithm,
         algorithm_settings=_complete_settings(config),
         objective=ObjectiveConfig(
@@ -182,8 +210,23 @@ def _configure(config: TuningConfig, models: TrialModels) -> ExperimentConfig:
         max_trial_count=config.max_trial_count,
         parallel_trial_count=min(config.parallel_trial_count, config.max_trial_count),
         max_failed_trial_count=min(config.max_failed_trial_count, config.max_trial_count),
-        labels=config.job.labels,
+        early_stopping=config.early_stopping,
+        early_stopping_settings=config.early_stopping_settings,
+        resume_policy=config.resume_policy,
+        labels={**config.job.labels, **labels},
+        annotations=start.annotations,
     )
+
+
+def _describe_question(config: TuningConfig) -> dict[str, Any]:
+    """What two searches must have in common for one to learn from the other."""
+    hyperparameters = config.job.hyperparameters
+    return {
+        "program": config.job.command or config.job.code_uri or config.job.program,
+        "hyperparameters": {k: v for k, v in hyperparameters.items() if k not in _BUDGET},
+        "search_space": render_search_space(parse_search_space(config.search_space)),
+        "objective": [config.objective_metric, config.objective_type],
+    }
 
 
 def _complete_settings(config: TuningConfig) -> dict[str, str | int | float]:

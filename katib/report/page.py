@@ -10,6 +10,7 @@ from kubeloop.errors import MissingDependencyError
 from kubeloop.katib.report.curves import Curves
 from kubeloop.katib.report.importance import TooFewTrialsError, measure_importances
 from kubeloop.katib.results import ExperimentResult, TrialResult
+from kubeloop.katib.warm_start import read_warm_start
 from kubeloop.reports import Note, Page, Plot, Section, Table, render_page
 from kubeloop.training.pace import render_duration
 
@@ -74,6 +75,9 @@ def _describe_end(result: ExperimentResult) -> Iterator[Note | Table]:
         yield Table(columns=["parameter", "value"], rows=rows)
     if result.message:
         yield Note(text=result.message)
+    if start := read_warm_start(result.annotations):
+        names = ", ".join(start.experiments)
+        yield Note(text=f"The search space was narrowed to what was good in {names}.")
     messages = Counter(_shorten(trial.message) for trial in result.trials if trial.is_bad)
     for message, count in messages.most_common(3):
         yield Note(text=f"{count} without a result: {message}", level="warning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kubeloop.katib.results import TrialStatus
 from kubeloop.katib.runs import ExperimentProgress
 from kubeloop.katib.tuning import Tuned, TuningConfig
 from kubeloop.katib.tuning import tune as tune_with
+from kubeloop.katib.warm_start import read_warm_start
 from kubeloop.local.client import Manifest
 from kubeloop.testing.katib_client import play
 from kubeloop.testing.katib_lab import Exit, learning_rate_of
@@ -154,5 +156,47 @@ def test_the_seed_is_left_out_for_an_algorithm_that_takes_none(tmp_path: Path) -
         config = configure(tmp_path, algorithm="sobol", keep_models=KeepModels.NONE)
         statuses = [trial.status for trial in tune(config, client=client).result.trials]
         assert statuses == [TrialStatus.SUCCEEDED] * 4
+
+    play(train, test, tmp_path)
+
+
+def test_a_warm_start_searches_near_what_was_good_before(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        job = TrainingJobConfig(name="first", hyperparameters={"epochs": 2}, run_id="r-1")
+        known = {"dataset_version": "v1", "keep_models": KeepModels.NONE, "max_trial_count": 8}
+        first = tune(configure(tmp_path, job=job, **known), client=client)
+        good = sorted(float(t.parameters["learning_rate"]) for t in first.result.trials)[-2:]
+
+        again = configure(
+            tmp_path,
+            job=replace(job, name="second", hyperparameters={"epochs": 9}),
+            warm_start=True,
+            **{**known, "max_trial_count": 4},
+        )
+        second = tune(again, client=client)
+
+        # Two good trials are too few.
+        assert second.result.search_space == first.result.search_space
+        third = configure(
+            tmp_path,
+            job=replace(job, name="third"),
+            warm_start=True,
+            **{**known, "max_trial_count": 12},
+        )
+        assert tune(third, client=client).result.search_space == first.result.search_space
+        fourth = replace(third, job=replace(job, name="fourth"))
+        found = tune(fourth, client=client)
+
+        space = found.result.search_space["learning_rate"]
+        assert space.min is not None
+        assert 0.01 < space.min <= good[0]
+        start = read_warm_start(found.result.annotations)
+        assert start is not None
+        assert set(start.experiments) == {"first", "third"}
+        assert tune(fourth, client=client) == found
+
+        other = replace(fourth, job=replace(job, name="other"), dataset_version="v2")
+        result = tune(other, client=client).result
+        assert result.search_space == first.result.search_space
 
     play(train, test, tmp_path)
