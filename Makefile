@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-current demo test test-current lint format compile bench soak clean
+.PHONY: help setup setup-current demo test test-current lint format compile bench bench-large soak clean
 
 help:  ## Print the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ soak: setup  ## Run the tests that kill at random moments, for many minutes
 
 bench: setup  ## Print measured ratios against named peers
 	@$(BIN)/python tests/bench/run.py
+
+bench-large: setup  ## Measure ingestion at 10 GB: speed and peak of memory (takes 25 GB of disk)
+	@$(BIN)/python tests/bench/bench_datasets.py --large
 
 clean:  ## Remove what the targets made
 	@rm -rf $(VENV) .venv-current build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

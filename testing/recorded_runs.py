@@ -59,6 +59,7 @@ class GivenRun:
     run_id: str
     pipeline: str = "pipeline"
     tasks: Sequence[GivenTask] = ()
+    state: str = "SUCCEEDED"
 
 
 class MemoryMetadata(MetadataSource):
@@ -134,7 +135,7 @@ class MemoryMetadata(MetadataSource):
             run_id=run_id,
             name=f"{pipeline} of today",
             pipeline=pipeline,
-            state="SUCCEEDED",
+            state=self.runs[run_id].state,
             created_at=START,
             finished_at=START + timedelta(minutes=5),
         )

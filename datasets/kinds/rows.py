@@ -14,6 +14,9 @@ from kubeloop.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_BATCH_ROWS = 8192
+"""Rows become Python objects, of which memory should not hold too many."""
+
 
 def read_tables(
     source: Source, *, options: TableOptions, log: ScanLog
@@ -38,11 +41,13 @@ def read_tables(
                     f" {schema.names}; give all tables the same."
                 )
             try:
-                yield table, plain.cast(schema)
+                typed = plain.cast(schema)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise InputError(
                     f"{table.path!r} has columns of other types than {first!r}: {error}."
                 ) from error
+            for start in range(0, typed.num_rows, _BATCH_ROWS):
+                yield table, typed.slice(start, _BATCH_ROWS)
     if schema is None:
         raise InputError(f"The source {source.uri!r} has no rows.")
 

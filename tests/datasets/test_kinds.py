@@ -3,6 +3,7 @@ import io
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,7 +84,7 @@ def test_a_manifest_that_names_no_file_of_the_source_is_refused(tmp_path: Path, 
 
 def test_images_in_a_column_are_read(tmp_path: Path) -> None:
     """As Hugging Face's library writes them to Parquet."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(20):
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8), (number * 10, 0, 0)).save(buffer, "PNG")
