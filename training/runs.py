@@ -132,6 +132,10 @@ class _Run:
         return str(self.job.metadata.namespace)
 
     @property
+    def is_elastic(self) -> bool:
+        return self.job.spec.elastic_policy is not None
+
+    @property
     def where(self) -> str:
         return f"{self.job.kind} {self.namespace}/{self.name}"
 
@@ -232,7 +236,8 @@ class _Run:
     def _follow_log(self, pods: Sequence[Any], *, is_final: bool = False) -> None:
         """Pass on what rank 0 printed since the last look."""
         lives = {pod.metadata.name: f"{pod.metadata.uid}/{_restarts_of(pod)}" for pod in pods}
-        for pod, text in self._read_log(is_master=True).items():
+        # NB: any worker of an elastic job may be rank 0, and only that one prints metrics.
+        for pod, text in self._read_log(is_master=not self.is_elastic).items():
             # NB: unless the job has ended, the last line may still be being written.
             lines = text.splitlines() if is_final else text.split("\n")[:-1]
             life = lives.get(pod, pod)
@@ -291,7 +296,8 @@ class _Run:
         labels = pod.metadata.labels
         kind = labels[constants.REPLICA_TYPE_LABEL]
         index = int(labels[constants.REPLICA_INDEX_LABEL])
-        rank = index if kind == constants.REPLICA_TYPE_MASTER.lower() else index + 1
+        is_worker = kind == constants.REPLICA_TYPE_WORKER.lower() and not self.is_elastic
+        rank = index + 1 if is_worker else index
         logs = self._read_log(is_master=False, replica_type=kind, replica_index=index)
         log = logs.get(pod.metadata.name, "")
         lines = [line for line in log.splitlines() if line.strip()][-_NUM_TAIL_LINES:]

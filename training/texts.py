@@ -167,7 +167,7 @@ class BagView(nn.Module):
 
 
 def _normalize(weights: Tensor) -> Tensor:
-    lengths: Tensor = weights.norm(dim=1, keepdim=True)  # type: ignore[no-untyped-call]  # torch's
+    lengths: Tensor = weights.norm(dim=1, keepdim=True)
     return weights / lengths.clamp(min=1e-6)
 
 
