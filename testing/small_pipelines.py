@@ -90,6 +90,22 @@ def build_tune(*, num_retries: int) -> Any:
     return tune
 
 
+@dsl.pipeline(name="tune-deploy")
+def tune_deploy(source: str, name: str) -> None:
+    """Ingest a folder, tune on it, and serve the best trial's model."""
+    data = ingest_dataset(source=source, name="small")
+    data.set_caching_options(False)
+    tuned = tune_hyperparameters(
+        dataset=data.outputs["dataset"],
+        search_space=_SPACE,
+        epochs=1,
+        max_trial_count=3,
+        parallel_trial_count=2,
+    )
+    tuned.set_caching_options(False)
+    deploy_model(model=tuned.outputs["model"], name=name).set_caching_options(False)
+
+
 def build_deploy(*, num_retries: int) -> Any:
     """Deploy a model package."""
 
@@ -116,7 +132,7 @@ def build_deploy(*, num_retries: int) -> Any:
 
 def compile_into(folder: Path) -> None:
     """Write `<name>.yaml` of every pipeline, and `<name>_retried.yaml` with one retry a step."""
-    pipelines: dict[str, Any] = {"ingest": ingest, "program": program}
+    pipelines: dict[str, Any] = {"ingest": ingest, "program": program, "tune_deploy": tune_deploy}
     for name, build in (("train", build_train), ("tune", build_tune), ("deploy", build_deploy)):
         pipelines |= {name: build(num_retries=0), f"{name}_retried": build(num_retries=1)}
     with warnings.catch_warnings():
