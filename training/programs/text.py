@@ -46,7 +46,7 @@ from kubeloop.training.texts import (
 )
 
 DEFAULT_LOOP = LoopConfig(
-    learning_rate=0.003, batch_size=128, epochs=13, weight_decay=0.01, warm_up=0.1
+    learning_rate=0.003, batch_size=128, epochs=14, weight_decay=0.01, warm_up=0.1
 )
 
 
@@ -62,7 +62,7 @@ class TextProgramConfig:
     """Where checkpoints go; empty: none are written."""
     out_of_scope: str = "oos"
     """Label of texts that belong to no other; a dataset need not have it."""
-    out_of_scope_shift: float = 0.0
+    out_of_scope_shift: float = 1.0
     """Added to the log-probability of that label."""
     preprocessing: TextPreprocessing
     """Which features a text has."""
@@ -89,7 +89,7 @@ def parse_arguments(arguments: Sequence[str]) -> TextProgramConfig:
     add_fields(parser, TextPreprocessing())
     add_fields(parser, TextModelConfig())
     parser.add_argument("--out_of_scope", default="oos")
-    parser.add_argument("--out_of_scope_shift", type=float, default=0.0)
+    parser.add_argument("--out_of_scope_shift", type=float, default=1.0)
     values = parser.parse_args(arguments)
     return TextProgramConfig(
         dataset_uri=values.dataset,
