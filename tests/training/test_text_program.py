@@ -23,8 +23,9 @@ SENTENCES = {
     "oos": ("who wrote a song about {}", "what is {} divided by two", "tell {} a joke"),
 }
 SMALL = (
-    *("--epochs", "8", "--bag_size", "16", "--bag_hidden", "32", "--word_size", "16"),
+    *("--epochs", "10", "--bag_size", "16", "--bag_hidden", "32", "--word_size", "16"),
     *("--min_count", "1", "--hash_bits", "12", "--batch_size", "16", "--learning_rate", "0.005"),
+    *("--out_of_scope_shift", "0"),
 )
 
 
