@@ -103,8 +103,7 @@ class _Proposer:
         self._problem = problem
         self._seen = {point.texts for point in points}
         done = [point for point in points if point.loss is not None]
-        losses = np.array([point.loss for point in done])
-        losses = (losses - losses.mean()) / (losses.std() or 1.0)
+        losses = _normalize(np.array([point.loss for point in done]))
         self._least = float(losses.min())
         positions = self._locate(done)
         self._best = positions[np.argsort(losses)[:_NUM_STARTS]]
@@ -239,6 +238,21 @@ class _Proposer:
             else:
                 columns.append(column)
         return np.stack(columns, axis=1)
+
+
+def _normalize(losses: Array) -> Array:
+    """Zero mean and unit variance, with the worse half drawn together.
+
+    A few trials that diverged would otherwise leave no difference between all good ones.
+    """
+    import numpy as np
+
+    middle = np.median(losses)
+    unit = middle - losses.min()
+    if unit > 0:
+        excess = np.maximum(losses - middle, 0.0) / unit
+        losses = np.minimum(losses, middle) + unit * np.log1p(excess)
+    return (losses - losses.mean()) / (losses.std() or 1.0)
 
 
 def _is_smooth(problem: Problem) -> bool:

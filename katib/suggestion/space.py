@@ -34,6 +34,7 @@ Coordinate = int | float | str
 
 _LOGARITHMIC = (Distribution.LOG_UNIFORM, Distribution.LOG_NORMAL)
 _NORMAL = (Distribution.NORMAL, Distribution.LOG_NORMAL)
+_MANY_STEPS = 64
 _FACTORS = (0.8, 1.2)
 _NUM_DEVIATIONS = 6  # between the bounds: three on each side of the middle
 
@@ -74,7 +75,10 @@ class Dimension(ABC):
 
     @abstractmethod
     def perturb(self, text: str, generator: random.Random) -> str:
-        """A value near another: 0.8 or 1.2 times a number, the choice before or after."""
+        """A value near another.
+
+        0.8 or 1.2 times a number and at least a step away, the choice before or after.
+        """
 
     @abstractmethod
     def count_values(self) -> int:
@@ -181,9 +185,11 @@ class Range(Dimension):
         low, high = float(self._low), float(self._high)
         if self._kind in _LOGARITHMIC:
             return FloatDistribution(low, high, log=True)
-        if self._step is not None:
-            return IntDistribution(0, self._num_steps)
-        return FloatDistribution(low, high)
+        if self._step is None:
+            return FloatDistribution(low, high)
+        if self._num_steps > _MANY_STEPS:  # Optuna is slow at counting so many
+            return FloatDistribution(-0.5, self._num_steps + 0.5)
+        return IntDistribution(0, self._num_steps)
 
     def encode(self, text: str) -> Coordinate:
         value = float(text)
@@ -199,11 +205,17 @@ class Range(Dimension):
         if self._kind in _NORMAL:
             return self._render(self._quantile(float(coordinate)))
         if self._kind not in _LOGARITHMIC and self._step is not None:
-            return self._on_step(int(coordinate))
+            return self._on_step(min(max(round(float(coordinate)), 0), self._num_steps))
         return self._render(float(coordinate))
 
     def perturb(self, text: str, generator: random.Random) -> str:
-        return self._render(float(text) * generator.choice(_FACTORS))
+        factor, value = generator.choice(_FACTORS), float(text)
+        changed = self._render(value * factor)
+        if self._step is None or changed != self._render(value):
+            return changed
+        # At least by a step, as small integers would never change.
+        step = float(self._step) * (1 if (factor > 1) == (value >= 0) else -1)
+        return self._render(value + step)
 
     def count_values(self) -> int:
         if self._step is None:
