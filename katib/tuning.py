@@ -6,14 +6,15 @@ are looked after.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from kubeloop.errors import InputError, PermanentError
+from kubeloop.errors import InputError, KubeloopError, PermanentError
 from kubeloop.interruption import undo_when_interrupted
-from kubeloop.katib.clients import Client, connect
+from kubeloop.katib.clients import Client, connect, list_pods
 from kubeloop.katib.experiments import (
     ExperimentConfig,
     ObjectiveConfig,
@@ -33,6 +34,9 @@ from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJob
 from kubeloop.training.sample_lines import SAMPLE_LINES
 
 _SEED = "random_state"
+_ENDED = ("Succeeded", "Failed")
+_END_SECONDS = 5.0
+_END_POLL_SECONDS = 0.1
 _BUDGET = ("epochs", "seed")
 """Hyperparameters that change how good a trial gets, and hardly which ones are good."""
 _NO_SETTINGS: Mapping[str, str | int | float] = MappingProxyType({})
@@ -144,7 +148,12 @@ def tune(
         models.clean(progress.result)
 
     watch = WatchConfig(poll_seconds=poll_seconds, timeout_seconds=config.timeout_seconds)
-    with undo_when_interrupted(models.clear, also_on=(PermanentError,)):
+
+    def discard() -> None:
+        _wait_for_pods(config, client)  # a trial that ends may write its model meanwhile
+        models.clear()
+
+    with undo_when_interrupted(discard, also_on=(PermanentError,)):
         result = run_experiment(experiment, client=client, watch=watch, on_progress=tell)
     winner = find_winner(result)
     models.clean(result)
@@ -176,6 +185,19 @@ def check_program(config: TuningConfig) -> None:
     if sample:
         what = f"{program} program" if is_ours else "program"
         check_metric_lines(sample, metrics=[config.objective_metric], program=what)
+
+
+def _wait_for_pods(config: TuningConfig, client: Client) -> None:
+    """Wait a little for the programs of trials to end."""
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            pods = list_pods(client, config.job.name, namespace=config.job.namespace)
+        except KubeloopError:
+            return
+        if all(pod.status.phase in _ENDED for pod in pods):
+            return
+        time.sleep(_END_POLL_SECONDS)
 
 
 def _configure(config: TuningConfig, models: TrialModels, *, client: Client) -> ExperimentConfig:

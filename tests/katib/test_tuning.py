@@ -10,6 +10,7 @@ import pytest
 from kubeflow.katib import KatibClient
 
 from kubeloop.errors import InputError, PermanentError
+from kubeloop.katib.clients import list_pods
 from kubeloop.katib.models import KeepModels
 from kubeloop.katib.results import TrialStatus
 from kubeloop.katib.runs import ExperimentProgress
@@ -130,6 +131,21 @@ def test_a_failed_search_leaves_no_models(tmp_path: Path) -> None:
         assert names(tmp_path / "trials") == set()
 
     play(program, test, tmp_path)
+
+
+def test_a_cancelled_search_leaves_no_models(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        def interrupt(progress: ExperimentProgress) -> None:
+            if progress.result.num_done:
+                raise KeyboardInterrupt
+
+        config = configure(tmp_path, max_trial_count=30, keep_models=KeepModels.ALL)
+        with pytest.raises(KeyboardInterrupt):
+            tune(config, client=client, on_progress=interrupt)
+        assert names(tmp_path / "trials") == set()
+        assert list_pods(client, "digits", namespace="default") == []
+
+    play(train, test, tmp_path)
 
 
 def test_a_trial_without_a_model_is_told(tmp_path: Path) -> None:
