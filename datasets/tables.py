@@ -200,28 +200,29 @@ class CsvTable(FileTable):
         options = self._options
         delimiter = options.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
         names, is_header = self._find_names(path, delimiter)
-        block = BLOCK_BYTES
-        reader = csv.open_csv(
-            path,
-            read_options=csv.ReadOptions(
-                block_size=block,
-                encoding=options.encoding,
-                column_names=names,
-                skip_rows_after_names=int(is_header),
-                use_threads=False,
-            ),
-            parse_options=csv.ParseOptions(
-                delimiter=delimiter,
-                newlines_in_values=True,
-                invalid_row_handler=self._reject_row,
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()) if options.as_text else None,
-                strings_can_be_null=not options.as_text,
-            ),
-        )
-        with reader:
-            yield from reader
+        # NB: given a path, Arrow reads 32 blocks ahead; given a file, it keeps one or two.
+        with path.open("rb") as file:
+            reader = csv.open_csv(
+                file,
+                read_options=csv.ReadOptions(
+                    block_size=BLOCK_BYTES,
+                    encoding=options.encoding,
+                    column_names=names,
+                    skip_rows_after_names=int(is_header),
+                    use_threads=False,
+                ),
+                parse_options=csv.ParseOptions(
+                    delimiter=delimiter,
+                    newlines_in_values=True,
+                    invalid_row_handler=self._reject_row,
+                ),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()) if options.as_text else None,
+                    strings_can_be_null=not options.as_text,
+                ),
+            )
+            with reader:
+                yield from reader
 
     def _reject_row(self, row: Any) -> str:  # Any: pyarrow.csv.InvalidRow has no types
         self._log.num_seen += 1

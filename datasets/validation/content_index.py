@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_NUM_FILES = 64
+_NUM_FILES = 256  # one for each value of the first byte
 _MAX_SAMPLES = 10
 
 
@@ -46,7 +46,7 @@ class ContentIndex:
     """Notes the content, label and split of every example below a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._paths = [folder / f"{number:02d}" for number in range(_NUM_FILES)]
+        self._paths = [folder / f"{number:03d}" for number in range(_NUM_FILES)]
         self._files: list[BinaryIO] = [path.open("wb") for path in self._paths]
         self._numbers: dict[str, int] = {}
         self._names: list[str] = []
@@ -59,7 +59,7 @@ class ContentIndex:
         records["digest"] = np.frombuffer(b"".join(digests), dtype="V32").view("V32")
         records["label"] = [self._number(label) for label in labels]
         records["split"] = self._number(split)
-        places = np.frombuffer(b"".join(digests), dtype=np.uint8)[::32] % _NUM_FILES
+        places = np.frombuffer(b"".join(digests), dtype=np.uint8)[::32]
         for place in np.unique(places):
             self._files[place].write(records[places == place].tobytes())
 
