@@ -7,6 +7,7 @@ that start at once at least one sees the other: the collection gives up, the ing
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kubeloop.datasets.stores import ObjectStore
-from kubeloop.errors import TransientError
+from kubeloop.errors import KubeloopError, TransientError
 
 _LEASES = "leases"
 _COLLECTION = "collecting.json"
@@ -51,12 +52,13 @@ def ingesting(
     finally:
         done.set()
         renewal.join()
-        dataset.delete(key)
+        _release(dataset, key)
 
 
 def _renew(dataset: ObjectStore, key: str, now: Callable[[], float], done: threading.Event) -> None:
     while not done.wait(_RENEWAL_SECONDS):
-        _stamp(dataset, key, now())
+        with contextlib.suppress(KubeloopError):  # the ingestion meets the same and reports it
+            _stamp(dataset, key, now())
 
 
 def _await_collection(
@@ -92,7 +94,13 @@ def collecting(dataset: ObjectStore, *, now: Callable[[], float] = time.time) ->
             dataset.delete(key)
         yield
     finally:
-        dataset.delete(_COLLECTION)
+        _release(dataset, _COLLECTION)
+
+
+def _release(dataset: ObjectStore, key: str) -> None:
+    # A store that went down meanwhile has said so already; what is left there runs out.
+    with contextlib.suppress(KubeloopError):
+        dataset.delete(key)
 
 
 def _stamp(dataset: ObjectStore, key: str, now: float) -> None:

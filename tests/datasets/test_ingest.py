@@ -14,11 +14,13 @@ from kubeloop.datasets import (
     ScanOptions,
     SplitConfig,
     ingest,
+    open_store,
     read_commit,
 )
-from kubeloop.errors import InputError, IntegrityError
+from kubeloop.datasets.history import list_hashes
+from kubeloop.errors import InputError, IntegrityError, PermanentError
 from kubeloop.testing.image_folders import write_image_folder
-from kubeloop.testing.s3_server import s3_server
+from kubeloop.testing.s3_server import Fault, failing_proxy, s3_server
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -372,3 +374,30 @@ def test_a_commit_in_s3_is_that_of_a_folder(
         assert remote.uri == f"s3://bucket/datasets/pets/commits/{local.version_hash}.json"
         assert read_commit(remote.uri) == remote
         assert not commit(source, "s3://bucket/datasets").is_new
+
+
+@pytest.mark.parametrize("failing", ["shards/", "records/", "commits/"])
+def test_a_store_that_fails_in_the_middle_shows_no_commit(
+    source: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    full = Fault(status=507, code="XMinioStorageFull")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+    def fail(method: str, path: str, _: int) -> Fault | None:
+        return full if method == "PUT" and failing in path else None
+
+    with s3_server("bucket") as endpoint:
+        monkeypatch.setenv("S3_ENDPOINT", endpoint)
+        before = commit(source, "s3://bucket/datasets")
+        write_image_folder(source, {"emu": 20})
+        with failing_proxy(endpoint, fail) as url:
+            monkeypatch.setenv("S3_ENDPOINT", url)
+            with pytest.raises(PermanentError, match=f"Failed to write .*/{failing}.*StorageFull"):
+                commit(source, "s3://bucket/datasets")
+        monkeypatch.setenv("S3_ENDPOINT", endpoint)
+
+        dataset = open_store("s3://bucket/datasets/pets")
+        assert list_hashes(dataset) == [before.version_hash]
+        assert commit(source, "s3://bucket/datasets").is_new
