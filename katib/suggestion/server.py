@@ -64,9 +64,8 @@ class SuggestionServicer(api_grpc.SuggestionServicer):  # type: ignore[misc]  # 
         """Suggest assignments."""
         with _translated(context):
             asked = parse_request(request)
-            reply = self._find(asked.experiment.spec.algorithm.algorithm_name).get_suggestions(
-                asked
-            )
+            name = asked.experiment.spec.algorithm.algorithm_name
+            reply = self._algorithms[name]().get_suggestions(asked)
             prepare_checkpoints(self._data, asked.experiment.name, reply.parameter_assignments)
             return render_reply(reply)
 
