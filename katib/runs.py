@@ -85,7 +85,8 @@ class ExperimentProgress:
         # Trials that run are taken to be half done.
         num_done = result.num_done + sum(trial.is_active for trial in result.trials) / 2
         seconds = (max(ended) - min(started)).total_seconds() / num_done
-        return max(result.max_trial_count - num_done, 0.0) * seconds
+        left = (result.max_trial_count - num_done) * seconds
+        return left if left > 0 else None
 
     @property
     def message(self) -> str:

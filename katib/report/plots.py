@@ -138,13 +138,14 @@ def plot_importances(importances: Sequence[Importance]) -> Plot:
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [found.spread for found in shown],
+                "array": [min(found.spread, 1 - found.share) for found in shown],
                 "arrayminus": [min(found.spread, found.share) for found in shown],
                 "color": "#555",
             },
             orientation="h",
             marker_color=_USUAL,
-            hovertemplate="%{y}: %{x:.1%} ± %{error_x.array:.1%}<extra></extra>",
+            customdata=[found.spread for found in shown],
+            hovertemplate="%{y}: %{x:.1%} ± %{customdata:.1%}<extra></extra>",
         )
     )
     _finish(figure, xaxis_title="share of the variation")
