@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from kubeflow.katib import KatibClient, V1beta1Experiment
 
 from kubeloop.errors import InputError, PermanentError, TransientError
-from kubeloop.katib.clients import connect, delete_experiment
+from kubeloop.katib.clients import delete_experiment
 from kubeloop.katib.experiments import (
     ExperimentConfig,
     ObjectiveConfig,
@@ -32,14 +31,14 @@ from kubeloop.local.api.resources import NAMESPACES
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.sdk_errors import RefusedError
-from kubeloop.testing.katib_lab import Exit, Program, at_work, hang, lab_on, print_accuracy
+from kubeloop.testing.katib_client import play, run_connected
+from kubeloop.testing.katib_lab import Exit, at_work, hang, print_accuracy
 from kubeloop.testing.official_clients import close_connections
-from kubeloop.testing.servers import RunningApi, running_api
+from kubeloop.testing.servers import running_api
 from kubeloop.testing.waiting import wait_until
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 
 FAST = WatchConfig(poll_seconds=0.02)
-Test = Callable[[KatibClient], None]
 
 
 def build(**changes: Any) -> V1beta1Experiment:  # any field of the configuration
@@ -57,35 +56,6 @@ def build(**changes: Any) -> V1beta1Experiment:  # any field of the configuratio
         **changes,
     }
     return build_experiment(ExperimentConfig(**settings))
-
-
-def play(program: Program, test: Test, folder: Path) -> None:
-    """Run the blocking client of `test` in a thread beside the plane."""
-
-    async def main() -> None:
-        async with asyncio.timeout(60), running_api(folder) as running:
-            client = MemoryClient(running.api, logs=PodLogs(running.pods_dir))
-            async with lab_on(client, program, folder=folder):
-                await asyncio.to_thread(run_connected, test, running)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the SDKs' own
-        asyncio.run(main())
-
-
-def run_connected(test: Test, running: RunningApi) -> None:
-    # NB: closing waits for requests under way, which the event loop has to answer meanwhile.
-    with connected(running) as katib:
-        test(katib)
-
-
-@contextmanager
-def connected(running: RunningApi) -> Iterator[KatibClient]:
-    client = connect(config_file=str(running.kubeconfig))
-    try:
-        yield client
-    finally:
-        close_connections(client.custom_api)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
