@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubeloop.components.provenance import DatasetKey, ModelKey, TrialsKey, digest_of
 from kubeloop.datasets import Commit
+from kubeloop.katib.report import render_report
 from kubeloop.katib.results import ExperimentResult
 from kubeloop.katib.tuning import Tuned
 from kubeloop.katib.warm_start import read_warm_start
@@ -56,16 +57,18 @@ def describe_model(
 
 def describe_tuning(
     tuned: Tuned,
-    *,
     dataset: dsl.Dataset,
+    *,
     trials: dsl.Artifact,
     model: dsl.Model,
     metrics: dsl.Metrics,
+    report: dsl.HTML,
 ) -> None:
-    """Write the trials table, and the metadata of what a search gave."""
+    """Write the artifacts of a search, with the metadata of where they come from."""
     result, best = tuned.result, tuned.best
     Path(trials.path).write_text(json.dumps(render_trials(tuned), indent=2), encoding="utf-8")
     trials.metadata.update(describe_search(result))
+    Path(report.path).write_text(render_report(result, tuned.curves), encoding="utf-8")
     if tuned.model_uri and tuned.job is not None:
         model.uri = tuned.model_uri
         model.metadata.update(

@@ -85,41 +85,38 @@ def tune_hyperparameters(
         sample_line: A line of metrics as your own program prints it, checked before the search.
         store: URI of the model store; empty: below the pipeline root.
     """
-    from pathlib import Path
-
     from kubeloop.components.descriptions import describe_tuning
     from kubeloop.components.provenance import DatasetKey
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.katib.experiments import ResumePolicy
     from kubeloop.katib.models import KeepModels
-    from kubeloop.katib.report import render_report
     from kubeloop.katib.tuning import TuningConfig, tune
     from kubeloop.training.jobs import TrainingJobConfig
 
     settings = restore_integers({**hyperparameters, "epochs": epochs, "seed": seed})
-    how = [algorithm, algorithm_settings, early_stopping, early_stopping_settings, objective_metric]
+    asked = [
+        dataset.uri, settings, code or program, search_space, algorithm, algorithm_settings,
+        early_stopping, early_stopping_settings, objective_metric, max_trial_count,
+    ]  # fmt: skip
     with open_step(trials.uri) as step:
-        asked = {"dataset": dataset.uri, "settings": settings, "program": code or program}
-        asked |= {"space": search_space, "how": how, "count": max_trial_count}
         job = TrainingJobConfig(
-            name=step.object_name(asked), namespace=find_namespace(), program=program,
+            name=step.object_name({"asked": asked}), namespace=find_namespace(), program=program,
             code_uri=code, dataset_uri=dataset.uri, hyperparameters=settings, cpu=cpu,
             memory=memory, num_workers=num_workers, num_gpus=num_gpus, labels=step.labels,
             run_id=step.run_id,
         )  # fmt: skip
         config = TuningConfig(
-            job=job, search_space=search_space, objective_metric=objective_metric,
-            objective_type=objective_type, algorithm=algorithm, seed=seed, sample_line=sample_line,
+            job=job, search_space=search_space, algorithm=algorithm, seed=seed,
             algorithm_settings=restore_integers(algorithm_settings), early_stopping=early_stopping,
             early_stopping_settings=restore_integers(early_stopping_settings),
+            objective_metric=objective_metric, objective_type=objective_type,
             max_trial_count=max_trial_count, parallel_trial_count=parallel_trial_count,
-            max_failed_trial_count=max_failed_trial_count, keep_models=KeepModels(keep_models),
-            resume_policy=ResumePolicy(resume_policy), timeout_seconds=timeout_seconds,
+            max_failed_trial_count=max_failed_trial_count, timeout_seconds=timeout_seconds,
+            keep_models=KeepModels(keep_models), resume_policy=ResumePolicy(resume_policy),
             trial_models=f"{step.store('jobs', store)}/{job.name}", warm_start=warm_start,
-            model_store=step.store("models", store),
+            model_store=step.store("models", store), sample_line=sample_line,
             dataset_version=str(dataset.metadata.get(DatasetKey.VERSION_HASH, "")),
         )  # fmt: skip
         tuned = tune(config, on_progress=lambda p: print(p.message, flush=True))
-    describe_tuning(tuned, dataset=dataset, trials=trials, model=model, metrics=metrics)
-    Path(report.path).write_text(render_report(tuned.result, tuned.curves), encoding="utf-8")
+    describe_tuning(tuned, dataset, trials=trials, model=model, metrics=metrics, report=report)
     return (dict(tuned.best.parameters), tuned.best.objective, tuned.best.name)

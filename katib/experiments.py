@@ -85,6 +85,10 @@ class ResumePolicy(StrEnum):
     LONG_RUNNING = "LongRunning"
     FROM_VOLUME = "FromVolume"
 
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise InputError(f"resume_policy must be one of {', '.join(cls)}, not {value!r}.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveConfig:

@@ -11,6 +11,7 @@ from kubeflow.katib import KatibClient
 
 from kubeloop.errors import InputError, PermanentError
 from kubeloop.katib.clients import list_pods
+from kubeloop.katib.experiments import ResumePolicy
 from kubeloop.katib.models import KeepModels
 from kubeloop.katib.results import TrialStatus
 from kubeloop.katib.runs import ExperimentProgress
@@ -165,6 +166,12 @@ def test_a_metric_that_the_program_does_not_print_is_refused_before_submission(
         assert client.list_experiments(namespace="default") == []
 
     play(train, test, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [KeepModels, ResumePolicy])
+def test_an_unknown_choice_is_refused_with_those_there_are(kind: type[KeepModels]) -> None:
+    with pytest.raises(InputError, match="must be one of .*, not 'some'"):
+        kind("some")
 
 
 def test_the_seed_is_left_out_for_an_algorithm_that_takes_none(tmp_path: Path) -> None:
