@@ -170,7 +170,7 @@ def test_a_metric_that_the_program_does_not_print_is_refused_before_submission(
 
 @pytest.mark.parametrize("kind", [KeepModels, ResumePolicy])
 def test_an_unknown_choice_is_refused_with_those_there_are(kind: type[KeepModels]) -> None:
-    with pytest.raises(InputError, match="must be one of .*, not 'some'"):
+    with pytest.raises(InputError, match=r"must be one of .*, not 'some'"):
         kind("some")
 
 
