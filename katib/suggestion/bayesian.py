@@ -151,10 +151,10 @@ class _Proposer:
             ranked = self._descend(everywhere, acquisition)
         elif method == "auto":
             ranked = self._narrow(everywhere, random, acquisition)
-        for position in chain(ranked, everywhere):
-            if tuple(self._decode(position)) not in self._seen:
-                return position
-        return ranked[0]
+        positions: Iterator[Array] = chain(ranked, everywhere)
+        fresh = (each for each in positions if tuple(self._decode(each)) not in self._seen)
+        best: Array = next(fresh, ranked[0])
+        return best
 
     def _rank(self, positions: Array, acquisition: Acquisition) -> Array:
         """Positions, those that are worth most first."""
@@ -252,7 +252,8 @@ def _normalize(losses: Array) -> Array:
     if unit > 0:
         excess = np.maximum(losses - middle, 0.0) / unit
         losses = np.minimum(losses, middle) + unit * np.log1p(excess)
-    return (losses - losses.mean()) / (losses.std() or 1.0)
+    normalized: Array = (losses - losses.mean()) / (losses.std() or 1.0)
+    return normalized
 
 
 def _is_smooth(problem: Problem) -> bool:
