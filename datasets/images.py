@@ -107,12 +107,12 @@ def decode_image(
     Raises:
         InputError: It is no image, is damaged, or is too big.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
-
     fast = decode_fast(data, channels=channels, max_pixels=max_pixels)
     if fast is not None:
         return fast
+    import numpy as np
+    from PIL import Image, ImageOps
+
     with _opened(data, max_pixels=max_pixels) as opened:
         image = opened if opened.format != "JPEG" else ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):
