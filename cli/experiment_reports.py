@@ -15,6 +15,7 @@ from kubeloop.cli.experiment_access import (
     ExperimentsArgument,
     open_experiments,
 )
+from kubeloop.cli.experiment_views import render_number
 from kubeloop.cli.options import (
     DEFAULT_STATE,
     ContextOption,
@@ -131,10 +132,6 @@ def _render(rows: list[ComparedRow], names: list[str]) -> Table:
         if row.section != section:
             section = row.section
             table.add_row("", Text(section, "bold"))
-        values = ["" if value is None else _number(value) for value in row.values]
+        values = map(render_number, row.values)
         table.add_row(Text("≠" if row.differs else "", "yellow"), f"  {row.name}", *values)
     return table
-
-
-def _number(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

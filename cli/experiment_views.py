@@ -59,8 +59,8 @@ def render_trials(result: ExperimentResult, trials: Sequence[tuple[int, TrialRes
             str(number),
             trial.name,
             _status(trial.status),
-            _number(trial.objective),
-            *(_number(trial.parameters.get(name)) for name in names),
+            render_number(trial.objective),
+            *(render_number(trial.parameters.get(name)) for name in names),
             trial.message.strip().partition("\n")[0] if trial.is_bad else "",
             style="bold" if is_best else None,
         )
@@ -77,7 +77,7 @@ def print_experiment(progress: ExperimentProgress) -> None:
     table.add_row("  algorithm", result.algorithm)
     table.add_row("  objective", f"{direction} {result.objective_metric}")
     for name, space in result.search_space.items():
-        table.add_row(f"  {name}", _space(space))
+        table.add_row(f"  {name}", space.text)
     console.print(table)
     line, *findings = progress.message.splitlines()
     console.print(Text(line), soft_wrap=True)
@@ -87,7 +87,7 @@ def print_experiment(progress: ExperimentProgress) -> None:
         console.print(Text(finding, "yellow"), soft_wrap=True)
     if result.best is not None:
         for name, value in result.best.parameters.items():
-            console.print(Text(f"  {name} = {_number(value)}"))
+            console.print(Text(f"  {name} = {render_number(value)}"))
 
 
 def describe_experiment(progress: ExperimentProgress) -> dict[str, Any]:
@@ -131,13 +131,7 @@ def _status(status: str) -> Text:
     return Text(status, _COLORS.get(status, ""))
 
 
-def _number(value: object) -> str:
+def renderrender_number(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _space(space: Any) -> str:  # ParameterSpace
-    if space.min is None or space.max is None:
-        return ", ".join(map(str, space.values))
-    return f"{space.min:g} to {space.max:g}{' (log)' if space.is_log else ''}"

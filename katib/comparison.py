@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubeloop.katib.results import ExperimentResult, ParameterSpace
+from kubeloop.katib.results import ExperimentResult
 
 _SETTINGS: Mapping[str, Callable[[ExperimentResult], Any]] = {
     "status": lambda result: str(result.status),
@@ -46,7 +46,8 @@ def compare_experiments(results: Sequence[ExperimentResult]) -> list[ComparedRow
 def _compare_spaces(results: Sequence[ExperimentResult]) -> Iterator[ComparedRow]:
     for name in _join(result.search_space for result in results):
         spaces = (result.search_space.get(name) for result in results)
-        yield ComparedRow(section="search space", name=name, values=tuple(map(_render, spaces)))
+        values = tuple(space.text if space else None for space in spaces)
+        yield ComparedRow(section="search space", name=name, values=values)
 
 
 def _compare_outcomes(results: Sequence[ExperimentResult]) -> Iterator[ComparedRow]:
@@ -73,14 +74,6 @@ def _outcome(name: str, values: Sequence[Any]) -> ComparedRow:
 def _join(mappings: Any) -> list[str]:  # an iterable of mappings
     """Keys of all of them, each once, in the order of the first."""
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
-
-
-def _render(space: ParameterSpace | None) -> str | None:
-    if space is None:
-        return None
-    if space.min is None or space.max is None:
-        return ", ".join(map(str, space.values))
-    return f"{space.min:g} to {space.max:g}{' (log)' if space.is_log else ''}"
 
 
 def _measure_seconds(result: ExperimentResult) -> float | None:

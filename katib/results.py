@@ -82,6 +82,13 @@ class ParameterSpace:
     is_log: bool = False
     """Whether orders of magnitude count."""
 
+    @property
+    def text(self) -> str:
+        """The space in a few words."""
+        if self.min is None or self.max is None:
+            return ", ".join(map(str, self.values))
+        return f"{self.min:g} to {self.max:g}{' (log)' if self.is_log else ''}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentResult:
