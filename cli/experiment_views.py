@@ -131,7 +131,8 @@ def _status(status: str) -> Text:
     return Text(status, _COLORS.get(status, ""))
 
 
-def renderrender_number(value: object) -> str:
+def render_number(value: object) -> str:
+    """A value as a table has it; None is left empty."""
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
