@@ -10,10 +10,13 @@ et al., Algorithms for Hyper-Parameter Optimization, 2011.
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kubeloop.katib.suggestion.messages import ExperimentSpec
@@ -31,6 +34,7 @@ _MAX_STARTUP_TRIALS = 10  # Optuna's own
 _STARTUP_SHARE = 3
 _MAX_GOOD_TRIALS = 25  # hyperopt's and Optuna's bound of the better group
 _MAX_ATTEMPTS = 8
+_SOME_TIME = datetime(2000, 1, 1)  # noqa: DTZ001  # Optuna has no time zones
 
 Options = dict[str, Any]  # keyword arguments of Optuna's sampler
 
@@ -137,17 +141,37 @@ def _build_study(
 def _convert(
     problem: Problem, point: Point, distributions: dict[str, BaseDistribution]
 ) -> FrozenTrial:
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import TrialState
 
-    return create_trial(
+    return _trial_class()(
+        number=0,
+        trial_id=0,
         state=TrialState.RUNNING if point.loss is None else TrialState.COMPLETE,
         value=point.loss,
+        datetime_start=_SOME_TIME,
+        datetime_complete=None if point.loss is None else _SOME_TIME,
         params={
             dimension.name: dimension.encode(text)
             for dimension, text in zip(problem.dimensions, point.texts, strict=True)
         },
         distributions=distributions,
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
     )
+
+
+@functools.cache
+def _trial_class() -> type[FrozenTrial]:
+    from optuna.trial import FrozenTrial
+
+    class OwnTrial(FrozenTrial):
+        """A trial of one study, which nothing changes: copying it deeply would take most time."""
+
+        def __deepcopy__(self, memo: object) -> FrozenTrial:
+            return copy.copy(self)
+
+    return OwnTrial
 
 
 def _build_sampler(options: Options) -> Any:  # optuna.samplers.TPESampler
