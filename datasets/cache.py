@@ -18,6 +18,9 @@ from kubeloop.datasets.commits import Shard
 from kubeloop.datasets.stores import FileStore, ObjectStore
 from kubeloop.errors import InputError, IntegrityError, PermanentError
 
+_POPULATE: int = getattr(mmap, "MAP_POPULATE", 0)
+"""Linux alone has it."""
+
 
 def _default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kubeloop" / "shards"
@@ -56,7 +59,11 @@ class ShardCache:
         path = self.fetch(shard)
         try:
             with path.open("rb") as file:
-                view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                # All of it is read at once where it has to be verified.
+                flags = 0 if shard.sha256 in self._verified else _POPULATE
+                view = memoryview(
+                    mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED | flags, prot=mmap.PROT_READ)
+                )
         except FileNotFoundError:
             # It is missing, which reading says, or another process made room just now.
             view = memoryview(self._dataset.read(shard.key))

@@ -61,7 +61,7 @@ def _import_opencv() -> Any:  # Any: the module, or None
 
 
 def _read_png(data: bytes) -> tuple[int, int, int] | None:
-    """Return width, height and channels of a PNG file of an ordinary form; libpng checks the rest."""
+    """Return width, height and channels of an ordinary PNG file; libpng checks the rest."""
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
     if depth != 8 or color not in (_PNG_GREY, _PNG_COLOR) or b"tRNS" in data[:1024]:
         return None

@@ -20,7 +20,7 @@ from kubeloop.datasets.commits import Commit, Manifest, Shard, dataset_of, read_
 from kubeloop.datasets.images import Channels, decode_image
 from kubeloop.datasets.kinds import KINDS
 from kubeloop.datasets.shards.base import ShardFormat
-from kubeloop.datasets.shards.tar import TarMember, find_members, read_member
+from kubeloop.datasets.shards.tar import TarMember, find_members, read_facts, read_member
 from kubeloop.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
@@ -141,14 +141,14 @@ class Split(Sequence[Item], Generic[Item]):
 
 class _TarRows:
     def __init__(self, view: memoryview) -> None:
-        self._view = view
-        self._places = find_members(view)
+        self.view = view
+        self.places = find_members(view)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, row: int) -> TarMember:
-        return read_member(self._view, self._places[row])
+        return read_member(self.view, self.places[row])
 
 
 class ImageSplit(Split[EncodedImage]):
@@ -159,12 +159,14 @@ class ImageSplit(Split[EncodedImage]):
     def image(self, index: int, *, channels: Channels = 3) -> ImageExample:
         """Return a decoded example."""
         shard, row = self._locate(index)
-        member: TarMember = self._open(shard)[row]
+        rows: _TarRows = self._open(shard)
+        place = rows.places[row]
+        facts = read_facts(rows.view, place)
         return ImageExample(
-            image=decode_image(member.data, channels=channels),
-            class_index=self._class_index[member.label],
-            label=member.label,
-            path=member.path,
+            image=decode_image(bytes(rows.view[place[0] : place[1]]), channels=channels),
+            class_index=self._class_index[facts["label"]],
+            label=facts["label"],
+            path=facts["path"],
         )
 
     def images(self, *, channels: Channels = 3) -> Iterator[ImageExample]:

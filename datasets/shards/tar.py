@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _NAME_BYTES = 100
+_KEY_BYTES = 9
+_FACTS = b".json\0"
 _SIZE_FIELD = slice(124, 136)
 _CHECKSUM_FIELD = slice(148, 156)
 _MAX_SIZE = 8**11 - 1
@@ -35,6 +37,10 @@ _HEADER[_SIZE_FIELD] = bytes(12)
 _HEADER[_CHECKSUM_FIELD] = b" " * 8
 _HEADER_SUM = sum(_HEADER)
 
+_DECODER = json.JSONDecoder()
+
+Place = tuple[int, int, str, int, int]
+"""Start and end of an example's file, its extension, start and end of its facts."""
 Describe = Callable[["pa.RecordBatch", Statistics], None]
 ReadExample = Callable[[Mapping[str, Any]], bytes]
 
@@ -107,7 +113,7 @@ def render_member(member: TarMember, index: int) -> Iterator[bytes]:
     facts: dict[str, Any] = {"label": member.label, "path": member.path}
     if member.metadata:
         facts["metadata"] = dict(member.metadata)
-    key = f"{index:09d}"
+    key = f"{index:0{_KEY_BYTES}d}"
     yield _render_header(f"{key}{member.extension}", len(member.data))
     yield member.data
     text = json.dumps(facts, sort_keys=True, default=str).encode()
@@ -133,34 +139,41 @@ def _render_header(name: str, size: int) -> bytes:
     return bytes(header)
 
 
-def find_members(shard: memoryview) -> list[tuple[int, int, str, int, int]]:
+def find_members(shard: memoryview) -> list[Place]:
     """Locate all examples of a shard.
-
-    Returns:
-        For each: start and end of the file, its extension, start and end of its facts.
 
     Raises:
         IntegrityError: It is not a shard of this form.
     """
-    found: list[tuple[int, int, str, int, int]] = []
+    found: list[Place] = []
+    extensions: dict[bytes, str] = {}
     members = _walk(shard)
-    for name_start, start, end in members:
-        facts_name, facts_start, facts_end = next(members, (0, 0, 0))
-        name = bytes(shard[name_start : name_start + _NAME_BYTES]).rstrip(b"\0").decode()
-        key, dot, extension = name.partition(".")
-        if bytes(shard[facts_name : facts_name + len(key) + 6]) != f"{key}.json\0".encode():
-            raise IntegrityError(f"Shard member {name!r} is not followed by its {key}.json.")
-        found.append((start, end, dot + extension, facts_start, facts_end))
+    for header, start, end in members:
+        facts_header, facts_start, facts_end = next(members, (0, 0, 0))
+        key_end = header + _KEY_BYTES
+        tail = bytes(shard[key_end : header + _NAME_BYTES])
+        extension = extensions.get(tail)
+        if extension is None:
+            extension = extensions[tail] = tail.rstrip(b"\0").decode()
+        facts_name = shard[facts_header : facts_header + _KEY_BYTES + len(_FACTS)]
+        if facts_name != bytes(shard[header:key_end]) + _FACTS:
+            raise IntegrityError(f"A member of the shard at byte {header} has no facts behind it.")
+        found.append((start, end, extension, facts_start, facts_end))
     return found
 
 
-def read_member(shard: memoryview, place: tuple[int, int, str, int, int]) -> TarMember:
+def read_facts(shard: memoryview, place: Place) -> Mapping[str, Any]:
+    """Read what is known of an example."""
+    facts: Mapping[str, Any] = _DECODER.raw_decode(str(shard[place[3] : place[4]], "utf-8"))[0]
+    return facts
+
+
+def read_member(shard: memoryview, place: Place) -> TarMember:
     """Read one example."""
-    start, end, extension, facts_start, facts_end = place
-    facts = json.loads(str(shard[facts_start:facts_end], "utf-8"))
+    facts = read_facts(shard, place)
     return TarMember(
-        data=bytes(shard[start:end]),
-        extension=extension,
+        data=bytes(shard[place[0] : place[1]]),
+        extension=place[2],
         label=facts["label"],
         path=facts["path"],
         metadata=facts.get("metadata", {}),

@@ -162,19 +162,21 @@ def read_shards(uri: str) -> float:
 
 
 def bench_reading(folder: Path) -> None:
-    """Print images a second, one process each."""
-    source = folder / "small"
-    make_small_images(source, 2 * NUM_READ)
-    config = IngestConfig(name="small", source=str(source), store=str(folder / "read"))
-    uri = ingest(config).uri
-    pairs = [
-        (run_apart(read_shards, uri), run_apart(read_image_folder, str(source)))
-        for _ in range(NUM_ROUNDS)
-    ]
-    ours, peer = max(pairs, key=lambda pair: pair[0] / pair[1])
-    print(f"reading 32 x 32 PNG from shards      {ours:.0f} images/s")
-    print(f"torchvision ImageFolder              {peer:.0f} images/s")
-    print(f"shards / ImageFolder                 {ours / peer:.2f}x (budget {READ_BUDGET})")
+    """Print images a second, one process each, for small and for larger images."""
+    make_small_images(folder / "small", 2 * NUM_READ)
+    make_images(folder / "larger", 600 * FILE_BYTES)
+    for name, what in (("small", "32 x 32 PNG"), ("larger", "640 x 480 JPEG")):
+        source, store = str(folder / name), str(folder / "read")
+        uri = ingest(IngestConfig(name=name, source=source, store=store)).uri
+        pairs = [
+            (run_apart(read_shards, uri), run_apart(read_image_folder, source))
+            for _ in range(NUM_ROUNDS)
+        ]
+        ours, peer = max(pairs, key=lambda pair: pair[0] / pair[1])
+        print(f"reading {what} from shards")
+        print(f"  shards                             {ours:.0f} images/s")
+        print(f"  torchvision ImageFolder            {peer:.0f} images/s")
+        print(f"  shards / ImageFolder               {ours / peer:.2f}x (budget {READ_BUDGET})")
 
 
 def main() -> None:
