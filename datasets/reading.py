@@ -159,7 +159,16 @@ class ImageSplit(Split[EncodedImage]):
     def image(self, index: int, *, channels: Channels = 3) -> ImageExample:
         """Return a decoded example."""
         shard, row = self._locate(index)
-        rows: _TarRows = self._open(shard)
+        return self._decode(self._open(shard), row, channels)
+
+    def images(self, *, channels: Channels = 3) -> Iterator[ImageExample]:
+        """Yield all examples decoded, in order."""
+        for shard in range(len(self.shards)):
+            rows: _TarRows = self._open(shard)
+            for row in range(len(rows)):
+                yield self._decode(rows, row, channels)
+
+    def _decode(self, rows: _TarRows, row: int, channels: Channels) -> ImageExample:
         place = rows.places[row]
         facts = read_facts(rows.view, place)
         return ImageExample(
@@ -168,11 +177,6 @@ class ImageSplit(Split[EncodedImage]):
             label=facts["label"],
             path=facts["path"],
         )
-
-    def images(self, *, channels: Channels = 3) -> Iterator[ImageExample]:
-        """Yield all examples decoded, in order."""
-        for index in range(len(self)):
-            yield self.image(index, channels=channels)
 
     def _read(self, shard: int, row: int) -> EncodedImage:
         member: TarMember = self._open(shard)[row]
