@@ -1,4 +1,4 @@
-"""A model is judged on images that neither training nor tuning has seen."""
+"""A model is judged on examples that neither training nor tuning has seen."""
 
 from typing import NamedTuple
 
@@ -13,28 +13,54 @@ def evaluate_model(
     model: dsl.Input[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
+    report: dsl.Output[dsl.HTML],
     split: str = "test",
-) -> NamedTuple("Outputs", [("accuracy", float)]):  # type: ignore[valid-type]  # KFP reads the functional form
-    """Score a model package on a held-out split.
+    slice_by: list = [],  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
+    endpoint: str = "",
+    min_gain: float = 0.0,
+    run_id: str = "",  # noqa: ARG001  # a part of what the cache looks for
+) -> NamedTuple(  # type: ignore[valid-type]  # KFP reads the functional form
+    "Outputs",
+    [
+        ("accuracy", float),
+        ("champion_accuracy", float),
+        ("beats_champion", bool),
+        ("new_labels_accuracy", float),
+    ],
+):
+    """Score a model package on a held-out split, and against the model that is served today.
+
+    A gate can ask for `accuracy`, or for `beats_champion`: whether the model exceeds the served one
+    by `min_gain` on the examples whose labels both know; true where there is no endpoint yet. On
+    labels that the served one does not know, the model has `new_labels_accuracy` (1 where there
+    are none). `champion_accuracy` is 0 where there is no champion.
 
     Args:
         dataset: The commit that the split is taken from.
         model: The model package.
-        metrics: Accuracy, and precision and recall of every class.
-        confusion: Confusion matrix, true classes by row.
+        metrics: Accuracy, loss, F1, calibration error; precision, recall and F1 of every class.
+        confusion: Confusion matrix, true classes by row, and the ROC curve of all classes.
+        report: Classes, mistakes, ROC, calibration, slices, champion and challenger in pictures.
         split: `test`, `validation` or `train`.
+        slice_by: Columns of the data, `tag` or `label`, by whose values accuracy is told; empty:
+            tags and columns of few values, else labels.
+        endpoint: Name of the InferenceService whose model is the champion; empty: no comparison.
+        min_gain: Accuracy by which the model must exceed the champion's; 0: be as good.
+        run_id: Give `dsl.PIPELINE_JOB_ID_PLACEHOLDER` with `endpoint`, and no run takes the step
+            from the cache: what the endpoint serves may have changed.
     """
+    from kubeloop.components.evaluating import find_champion, judge, log_judgement
     from kubeloop.components.steps import open_step
-    from kubeloop.training.evaluation import evaluate
+    from kubeloop.training.evaluation import EvaluationConfig
 
+    config = EvaluationConfig(split=split, slice_by=tuple(slice_by))
     with open_step(metrics.uri):
-        result = evaluate(model.uri, dataset.uri, split=split)
-    print(f"{split} accuracy {result.accuracy:.4f} on {result.num_examples} examples")
-    metrics.log_metric("accuracy", result.accuracy)
-    metrics.log_metric("loss", result.loss)
-    for scores in result.classes:
-        print(f"{scores.label}: precision {scores.precision:.3f}, recall {scores.recall:.3f}")
-        metrics.log_metric(f"precision/{scores.label}", scores.precision)
-        metrics.log_metric(f"recall/{scores.label}", scores.recall)
-    confusion.log_confusion_matrix(list(result.labels), [list(row) for row in result.confusion])
-    return (result.accuracy,)
+        champion = find_champion(endpoint)
+        judged = judge(model.uri, dataset.uri, config, champion=champion, min_gain=min_gain)
+    log_judgement(judged, metrics=metrics, confusion=confusion, report=report)
+    return (
+        judged.evaluation.accuracy,
+        judged.champion_accuracy,
+        judged.beats_champion,
+        judged.new_labels_accuracy,
+    )

@@ -1,77 +1,134 @@
-"""Score a model package on a split of a dataset commit.
+"""Score a model package on a split of a dataset commit, alone or against another.
 
 The packaged program is scored, as serving will run it, not the weights that training still holds.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.reading import EncodedImage, Split, TextExample, open_dataset
 from kubeloop.datasets.splits import TEST
 from kubeloop.errors import InputError
-from kubeloop.training.package import ModelPackage, opened_package
+from kubeloop.training.package import Digest, ModelPackage, opened_package
 from kubeloop.training.preprocessing import Preprocessing, parse_preprocessing
+from kubeloop.training.scores import Calibration, ClassScores, RocCurve, ScoreTally, score_classes
+from kubeloop.training.slices import SliceScores, SliceTally, find_tagged
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassScores:
-    """How well one class is told from the others."""
+class EvaluationConfig:
+    """What is scored, and how."""
 
-    label: str
-    precision: float
-    """Share of the predictions of this class that are right; 0 where there are none."""
-    recall: float
-    """Share of the class's examples that are found."""
-    f1: float
-    """Harmonic mean of both."""
-    num_examples: int
+    split: str = TEST
+    """Which split of the dataset."""
+    batch_size: int = 256
+    """Examples at a time."""
+    slice_by: tuple[str, ...] = ()
+    """Columns, `tag` or `label` to slice by; empty: tags and columns of few values, else label."""
+    only_known_labels: bool = False
+    """Whether examples with labels that the model does not know are left out, not refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Scores of one model on one split."""
 
+    digest: Digest
+    """The model package's."""
     split: str
     labels: tuple[str, ...]
-    num_examples: int
-    accuracy: float
+    """The model's."""
     loss: float
     """Mean cross-entropy."""
     confusion: tuple[tuple[int, ...], ...]
     """Examples by true class (row) and predicted class (column)."""
+    calibration: Calibration
+    roc: RocCurve | None
+    """Of all classes together; None where there is but one."""
+    class_rocs: tuple[RocCurve, ...]
+    """Of the classes that have examples, beside others."""
+    slices: tuple[SliceScores, ...]
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples it was scored on."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the predictions that is right."""
+        return self.accuracy_on(self.labels) or 0.0
 
     @property
     def classes(self) -> tuple[ClassScores, ...]:
         """Scores by class."""
-        return tuple(self._score(index) for index in range(len(self.labels)))
+        return score_classes(self.labels, self.confusion)
 
-    def _score(self, index: int) -> ClassScores:
-        hits = self.confusion[index][index]
-        actual = sum(self.confusion[index])
-        predicted = sum(row[index] for row in self.confusion)
-        return ClassScores(
-            label=self.labels[index],
-            precision=hits / predicted if predicted else 0.0,
-            recall=hits / actual if actual else 0.0,
-            f1=2 * hits / (actual + predicted) if actual + predicted else 0.0,
-            num_examples=actual,
-        )
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that have examples."""
+        scores = [scores.f1 for scores in self.classes if scores.num_examples]
+        return sum(scores) / len(scores) if scores else 0.0
+
+    def accuracy_on(self, labels: Sequence[str]) -> float | None:
+        """Accuracy on the examples of some labels; None where there are none."""
+        chosen = [index for index, label in enumerate(self.labels) if label in set(labels)]
+        total = sum(sum(self.confusion[index]) for index in chosen)
+        return sum(self.confusion[index][index] for index in chosen) / total if total else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A new model, the challenger, beside the one that is served, the champion.
+
+    They are compared on the examples whose labels both know, so that a model that has learnt a new
+    label shows whether it still is good on the old ones.
+    """
+
+    challenger: Evaluation
+    champion: Evaluation
+    """On the same split, without the examples whose labels it does not know."""
+    champion_uri: str
+
+    @property
+    def champion_accuracy(self) -> float:
+        """The champion's accuracy on the labels that it knows."""
+        return self.champion.accuracy
+
+    @property
+    def challenger_accuracy(self) -> float:
+        """The challenger's accuracy on the same examples."""
+        return self.challenger.accuracy_on(self.champion.labels) or 0.0
+
+    @property
+    def new_labels(self) -> tuple[str, ...]:
+        """Labels that the champion does not know."""
+        return tuple(label for label in self.challenger.labels if label not in self.champion.labels)
+
+    @property
+    def new_labels_accuracy(self) -> float | None:
+        """The challenger's accuracy on them; None where the split has none."""
+        return self.challenger.accuracy_on(self.new_labels)
+
+    def is_won(self, min_gain: float = 0.0) -> bool:
+        """Whether the challenger is better by at least `min_gain`; 0: at least as good."""
+        gain = self.challenger_accuracy - self.champion_accuracy
+        return gain >= min_gain - _ROUNDING
 
 
 def evaluate(
     model_uri: str,
     dataset_uri: str,
+    config: EvaluationConfig | None = None,
     *,
-    split: str = TEST,
-    batch_size: int = 256,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score a model package.
@@ -79,78 +136,125 @@ def evaluate(
     Args:
         model_uri: A model package.
         dataset_uri: A dataset commit with the model's labels.
-        split: Which of its splits.
-        batch_size: Examples at a time.
+        config: What is scored.
         on_progress: Called with the number of examples done, and of all.
 
     Raises:
         InputError: The model is no classifier of this dataset's labels, or the split is empty.
         IntegrityError: Model or data differ from their recorded digests.
     """
+    config = config or EvaluationConfig()
     dataset = open_dataset(dataset_uri)
-    rows = dataset.split(split)
+    rows = dataset.split(config.split)
     if not len(rows):
-        raise InputError(f"Split {split!r} of {dataset_uri!r} has no examples to score on.")
+        raise InputError(f"Split {config.split!r} of {dataset_uri!r} has no examples to score on.")
+    slices = SliceTally(
+        rows.metadata,
+        length=len(rows),
+        columns=config.slice_by,
+        tagged=find_tagged(dataset.commit, config.split),
+    )
     with opened_package(model_uri) as package:
-        if package.manifest.labels != dataset.labels:
+        known = package.manifest.labels
+        if known != dataset.labels and not config.only_known_labels:
             raise InputError(
-                f"The model {model_uri!r} knows the labels {list(package.manifest.labels)}, the"
+                f"The model {model_uri!r} knows the labels {list(known)}, the"
                 f" dataset {dataset_uri!r} has {list(dataset.labels)}; they must be the same."
             )
-        return _score(package, rows, split=split, batch_size=batch_size, on_progress=on_progress)
+        evaluation = _score(package, rows, config, slices=slices, on_progress=on_progress)
+    if not evaluation.num_examples:
+        raise InputError(
+            f"The model {model_uri!r} knows the labels {list(known)}, of which split"
+            f" {config.split!r} of {dataset_uri!r} has no examples."
+        )
+    return evaluation
+
+
+def compare(
+    challenger: Evaluation, champion_uri: str, dataset_uri: str, config: EvaluationConfig
+) -> Comparison:
+    """Score the served model on the same split.
+
+    Args:
+        challenger: How the new model does there.
+        champion_uri: The model package that is served.
+        dataset_uri: The dataset commit that the challenger was scored on.
+        config: What the challenger was scored with.
+
+    Raises:
+        InputError: There is no model package, or it knows none of the split's labels.
+        IntegrityError: It differs from its recorded digests.
+    """
+    config = EvaluationConfig(
+        split=config.split, batch_size=config.batch_size, only_known_labels=True
+    )
+    champion = evaluate(champion_uri, dataset_uri, config)
+    return Comparison(challenger=challenger, champion=champion, champion_uri=champion_uri)
 
 
 def _score(
     package: ModelPackage,
     rows: Split[Any],  # of images or texts
+    config: EvaluationConfig,
     *,
-    split: str,
-    batch_size: int,
+    slices: SliceTally,
     on_progress: Callable[[int, int], None] | None,
 ) -> Evaluation:
     import torch
 
+    labels = package.manifest.labels
     model = package.load_model()
     preprocessing = parse_preprocessing(package.manifest.preprocessing)
-    size = len(package.manifest.labels)
-    confusion = torch.zeros(size * size, dtype=torch.int64)
-    loss, done = 0.0, 0
+    tally = ScoreTally(labels)
     with torch.inference_mode():
-        for inputs, targets in _batches(rows, preprocessing, batch_size=batch_size):
-            probabilities: Tensor = model(*inputs)
-            loss -= _log_likelihood(probabilities, targets)
-            cells = targets * size + probabilities.argmax(1)
-            confusion += torch.bincount(cells, minlength=size * size)
-            done += len(targets)
+        for batch in _batches(rows, labels, preprocessing, batch_size=config.batch_size):
+            hits = tally.add(model(*batch.inputs), batch.targets)
+            for index, target, hit in zip(
+                batch.indices, batch.targets.tolist(), hits.tolist(), strict=True
+            ):
+                slices.add(index, label=labels[target], is_right=hit)
             if on_progress is not None:
-                on_progress(done, len(rows))
-    table = confusion.view(size, size)
+                on_progress(batch.indices[-1] + 1, len(rows))
     return Evaluation(
-        split=split,
-        labels=package.manifest.labels,
-        num_examples=done,
-        accuracy=table.trace().item() / done,
-        loss=loss / done,
-        confusion=tuple(tuple(row) for row in table.tolist()),
+        digest=package.digest,
+        split=config.split,
+        labels=labels,
+        loss=tally.loss,
+        confusion=tally.confusion,
+        calibration=tally.calibration,
+        roc=tally.roc,
+        class_rocs=tally.class_rocs,
+        slices=slices.slices(),
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    indices: Sequence[int]
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+
+
 def _batches(
-    rows: Split[Any], preprocessing: Preprocessing, *, batch_size: int
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    rows: Split[Any], labels: Sequence[str], preprocessing: Preprocessing, *, batch_size: int
+) -> Iterator[_Batch]:
+    """The examples of `labels`, in order."""
     import torch
 
+    positions = {label: index for index, label in enumerate(labels)}
+    classes = [positions.get(label, -1) for label in rows.labels]
     for start in range(0, len(rows), batch_size):
-        batch = [rows[index] for index in range(start, min(start + batch_size, len(rows)))]
-        inputs = preprocessing.prepare([_encoded(row) for row in batch])
-        targets = torch.tensor([row.class_index for row in batch])
-        yield tuple(torch.from_numpy(part) for part in inputs), targets
+        batch = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
+        batch = [(index, row) for index, row in batch if classes[row.class_index] >= 0]
+        if not batch:
+            continue
+        inputs = preprocessing.prepare([_encoded(row) for _, row in batch])
+        yield _Batch(
+            indices=[index for index, _ in batch],
+            inputs=tuple(torch.from_numpy(part) for part in inputs),
+            targets=torch.tensor([classes[row.class_index] for _, row in batch]),
+        )
 
 
 def _encoded(row: EncodedImage | TextExample) -> bytes:
     return row.text.encode() if isinstance(row, TextExample) else row.data
-
-
-def _log_likelihood(probabilities: torch.Tensor, targets: torch.Tensor) -> float:
-    chosen = probabilities.gather(1, targets.unsqueeze(1)).clamp(min=math.ulp(0.0))
-    return float(chosen.double().log().sum())

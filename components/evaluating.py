@@ -1,0 +1,192 @@
+"""What `evaluate_model` logs, and how it finds the model that an endpoint serves today."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kubeloop.components.steps import find_namespace
+from kubeloop.errors import InputError
+from kubeloop.training.evaluation import (
+    Comparison,
+    Evaluation,
+    EvaluationConfig,
+    compare,
+    evaluate,
+)
+from kubeloop.training.evaluation_report import render_evaluation
+
+if TYPE_CHECKING:
+    from kfp import dsl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A model's scores, and how it stands against the served one."""
+
+    model_uri: str
+    dataset_uri: str
+    evaluation: Evaluation
+    comparison: Comparison | None
+    beats_champion: bool
+    verdict: str
+    """What the comparison came to; empty where none was asked for."""
+
+    @property
+    def champion_accuracy(self) -> float:
+        """Accuracy of the served model, on the labels that it knows; 0 where there is none."""
+        return self.comparison.champion_accuracy if self.comparison else 0.0
+
+    @property
+    def new_labels_accuracy(self) -> float:
+        """Accuracy on labels that the served model does not know; 1 where there are none."""
+        accuracy = self.comparison.new_labels_accuracy if self.comparison else None
+        return 1.0 if accuracy is None else accuracy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Champion:
+    """The model that an endpoint serves today."""
+
+    endpoint: str = ""
+    """Name of the InferenceService; empty: no comparison is asked for."""
+    model_uri: str = ""
+    """Its model package; empty where there is no such endpoint."""
+
+
+def find_champion(endpoint: str, *, namespace: str = "", client: Any = None) -> Champion:
+    """Look at what an endpoint serves.
+
+    Args:
+        endpoint: Name of the InferenceService; empty: no comparison is asked for.
+        namespace: Where it is; empty: where the step runs.
+        client: KServe's client, which has no types; None: a new one.
+
+    Raises:
+        InputError: The endpoint names no model.
+        TransientError: The Kubernetes API cannot be reached.
+    """
+    from kubeloop.kserve.deployments import connect, get
+
+    if not endpoint:
+        return Champion()
+    found = get(endpoint, namespace=namespace or find_namespace(), client=client or connect())
+    if found is not None and not found.model_uri:
+        raise InputError(f"Endpoint {endpoint!r} names no model URI; it cannot be compared with.")
+    return Champion(endpoint=endpoint, model_uri=found.model_uri if found else "")
+
+
+def judge(
+    model_uri: str,
+    dataset_uri: str,
+    config: EvaluationConfig,
+    *,
+    champion: Champion,
+    min_gain: float = 0.0,
+) -> Judgement:
+    """Score a model, and the served one on the same examples.
+
+    Args:
+        model_uri: The model package.
+        dataset_uri: The dataset commit.
+        config: What is scored.
+        champion: What it must beat.
+        min_gain: Accuracy by which it must.
+
+    Raises:
+        InputError: The model, or the champion, is no classifier of this dataset's labels.
+    """
+    evaluation = evaluate(model_uri, dataset_uri, config)
+    comparison, wins, verdict = None, True, ""
+    if champion.model_uri:
+        try:
+            comparison = compare(evaluation, champion.model_uri, dataset_uri, config)
+        except InputError as error:
+            raise InputError(
+                f"The model that endpoint {champion.endpoint!r} serves cannot be compared: {error}"
+            ) from error
+        wins = comparison.is_won(min_gain)
+        verdict = _describe(comparison, wins=wins, min_gain=min_gain)
+    elif champion.endpoint:
+        verdict = f"There is no endpoint {champion.endpoint!r} yet: the model has nothing to beat."
+    return Judgement(
+        model_uri=model_uri,
+        dataset_uri=dataset_uri,
+        evaluation=evaluation,
+        comparison=comparison,
+        beats_champion=wins,
+        verdict=verdict,
+    )
+
+
+def _describe(comparison: Comparison, *, wins: bool, min_gain: float) -> str:
+    same = comparison.challenger.digest == comparison.champion.digest
+    asked = f", where a gain of {min_gain:g} is asked for" if min_gain else ""
+    text = (
+        f"The model {'holds against' if wins else 'loses to'} the served one"
+        f"{', which is the same' if same else ''}: accuracy"
+        f" {comparison.challenger_accuracy:.4f} against {comparison.champion_accuracy:.4f} on"
+        f" {comparison.champion.num_examples} examples{asked}."
+    )
+    if comparison.new_labels_accuracy is not None:
+        text += (
+            f" On the new labels {', '.join(comparison.new_labels)} it has"
+            f" {comparison.new_labels_accuracy:.4f}."
+        )
+    return text
+
+
+def log_judgement(
+    judgement: Judgement,
+    *,
+    metrics: dsl.Metrics,
+    confusion: dsl.ClassificationMetrics,
+    report: dsl.HTML,
+) -> None:
+    """Write the artifacts of an evaluation, and the log's summary of it."""
+    evaluation, comparison = judgement.evaluation, judgement.comparison
+    for name, value in _collect_scores(judgement).items():
+        metrics.log_metric(name, value)
+    print(
+        f"{evaluation.split} accuracy {evaluation.accuracy:.4f} on {evaluation.num_examples}"
+        f" examples, calibration error {evaluation.calibration.error:.4f}"
+    )
+    for scores in evaluation.classes:
+        print(f"{scores.label}: precision {scores.precision:.3f}, recall {scores.recall:.3f}")
+        metrics.log_metric(f"precision/{scores.label}", scores.precision)
+        metrics.log_metric(f"recall/{scores.label}", scores.recall)
+        metrics.log_metric(f"f1/{scores.label}", scores.f1)
+    if judgement.verdict:
+        print(judgement.verdict)
+    confusion.log_confusion_matrix(
+        list(evaluation.labels), [list(row) for row in evaluation.confusion]
+    )
+    if evaluation.roc is not None:
+        confusion.log_roc_curve(
+            list(evaluation.roc.false_positive_rates),
+            list(evaluation.roc.true_positive_rates),
+            list(evaluation.roc.thresholds),
+        )
+    facts = {"model": judgement.model_uri, "dataset": judgement.dataset_uri}
+    page = render_evaluation(evaluation, comparison, facts=facts, verdict=judgement.verdict)
+    Path(report.path).write_text(page, encoding="utf-8")
+
+
+def _collect_scores(judgement: Judgement) -> dict[str, float]:
+    evaluation, comparison = judgement.evaluation, judgement.comparison
+    scores = {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "macro_f1": evaluation.macro_f1,
+        "calibration_error": evaluation.calibration.error,
+        "worst_slice_accuracy": min(part.accuracy for part in evaluation.slices),
+    }
+    if evaluation.roc is not None:
+        scores["roc_area"] = evaluation.roc.area
+    if comparison is not None:
+        scores["champion_accuracy"] = comparison.champion_accuracy
+        scores["challenger_accuracy"] = comparison.challenger_accuracy
+        if comparison.new_labels_accuracy is not None:
+            scores["new_labels_accuracy"] = comparison.new_labels_accuracy
+    return scores
