@@ -1,19 +1,23 @@
-"""Small model packages for tests: real exported programs that say something sure of an image."""
+"""Small model packages for tests: real exported programs that say something sure of their input."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from kubeloop.training.archive import save_program
 from kubeloop.training.images import ImageClassifier, export_classifier
 from kubeloop.training.package import PROGRAM_FILE, PackageManifest, TensorSpec, write_package
-from kubeloop.training.preprocessing import ImagePreprocessing
+from kubeloop.training.preprocessing import ImagePreprocessing, Preprocessing
+from kubeloop.training.text_preprocessing import TextPreprocessing
+from kubeloop.training.texts import export_text_classifier
 
 COLORS = ("red", "green", "blue")
 SHADES = ("dark", "light")
+MOODS = ("happy", "sad")
 
 
 def _colors() -> ImageClassifier:
@@ -44,23 +48,55 @@ def _classifier(linear: nn.Linear, preprocessing: ImagePreprocessing) -> ImageCl
     ).eval()
 
 
+class _Moods(nn.Module):
+    """Looks for the word that names a mood."""
+
+    words: Tensor
+
+    def __init__(self, preprocessing: TextPreprocessing) -> None:
+        super().__init__()
+        numbers = [preprocessing.extract(mood).pieces[0][0] for mood in MOODS]
+        self.register_buffer("words", torch.tensor(numbers))
+
+    def forward(self, pieces: Tensor, pairs: Tensor) -> Tensor:
+        """Return probabilities, batch x moods."""
+        del pairs
+        found = (pieces.flatten(1).unsqueeze(2) == self.words).sum(1)
+        return (4.0 * found).softmax(1)
+
+
 def write_package_of(folder: Path, classifier: ImageClassifier, labels: tuple[str, ...]) -> Path:
-    """Export a classifier and write it as a package."""
+    """Export a classifier of images and write it as a package."""
     channels = classifier.preprocessing.channels
-    program = folder.with_suffix(".pt2")
-    save_program(export_classifier(classifier), program)
+    return _write(
+        folder,
+        export_classifier(classifier),
+        takes=TensorSpec(
+            name="image", datatype="UINT8", shape=(-1, -1, -1, channels), content="image"
+        ),
+        labels=labels,
+        preprocessing=classifier.preprocessing,
+    )
+
+
+def _write(
+    folder: Path,
+    program: ExportedProgram,
+    *,
+    takes: TensorSpec,
+    labels: tuple[str, ...],
+    preprocessing: Preprocessing,
+) -> Path:
+    file = folder.with_suffix(".pt2")
+    save_program(program, file)
     manifest = PackageManifest(
         name="test",
-        inputs=(
-            TensorSpec(
-                name="image", datatype="UINT8", shape=(-1, -1, -1, channels), content="image"
-            ),
-        ),
+        inputs=(takes,),
         outputs=(TensorSpec(name="probabilities", datatype="FP32", shape=(-1, len(labels))),),
         labels=labels,
-        preprocessing=classifier.preprocessing.render(),
+        preprocessing=preprocessing.render(),
     )
-    write_package(str(folder), manifest, files={PROGRAM_FILE: program})
+    write_package(str(folder), manifest, files={PROGRAM_FILE: file})
     return folder
 
 
@@ -72,3 +108,15 @@ def write_color_package(folder: Path) -> Path:
 def write_shade_package(folder: Path) -> Path:
     """Write a model that tells dark from light grey images."""
     return write_package_of(folder, _shades(), SHADES)
+
+
+def write_mood_package(folder: Path) -> Path:
+    """Write a model that finds the word `happy` or `sad` in a text."""
+    preprocessing = TextPreprocessing(hash_bits=12)
+    return _write(
+        folder,
+        export_text_classifier(_Moods(preprocessing).eval(), preprocessing),
+        takes=TensorSpec(name="text", datatype="BYTES", shape=(-1,), content="text"),
+        labels=MOODS,
+        preprocessing=preprocessing,
+    )

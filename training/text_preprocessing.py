@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.errors import InputError
@@ -104,8 +105,10 @@ class TextPreprocessing(Preprocessing):
 
     def extract(self, text: str) -> TextFeatures:
         """Return a text's features."""
-        words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())[: self.longest_text]
-        pieces = [list(self._cut(word))[: self.pieces_per_word] for word in words]
+        # NB: a hostile text may be one endless word, or endless words; take only what is kept.
+        found = _WORD.finditer(unicodedata.normalize("NFKC", text).lower())
+        words = [match.group() for match in islice(found, self.longest_text)]
+        pieces = [list(islice(self._cut(word), self.pieces_per_word)) for word in words]
         return TextFeatures(pieces=pieces, pairs=list(dict.fromkeys(self._pair(words))))
 
     def kind_of(self, number: int) -> FeatureKind:

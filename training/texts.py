@@ -343,7 +343,7 @@ class TextBatches:
 
 
 def export_text_classifier(
-    classifier: TextClassifier, preprocessing: TextPreprocessing
+    classifier: nn.Module, preprocessing: TextPreprocessing
 ) -> ExportedProgram:
     """Trace the model for batches and texts of any size."""
     pieces, pairs = preprocessing.prepare([b"a text", b"another text of some words"])

@@ -16,51 +16,35 @@ import numpy.typing as npt
 import torch
 
 from kubeloop.errors import InputError
+from kubeloop.kserve.server.classifier import Classifier
 from kubeloop.kserve.server.errors import InvalidRequestError
-from kubeloop.kserve.server.model import MODEL_LOADERS, Arrays, Model
+from kubeloop.kserve.server.model import MODEL_LOADERS, Arrays
 from kubeloop.kserve.server.programs import speed_up
-from kubeloop.kserve.server.tensors import Array
-from kubeloop.training.package import ModelPackage, TensorSpec
+from kubeloop.training.package import ModelPackage, PackageManifest
 from kubeloop.training.preprocessing import ImagePreprocessing
 
 Pixels = npt.NDArray[np.uint8]  # height x width x channels
 
-LABEL_OUTPUT = "label"
 _MAX_PIXEL = 255
-_DIGITS = 6  # of a probability in V1 replies
 
 
-class ImageClassifierModel(Model):
-    """A classifier of images.
+class ImageClassifierModel(Classifier):
+    """A classifier of images; it answers as all classifiers do.
 
     V1 instances: nested lists of pixel values, or `{"b64": …}` with an image file's bytes.
-    V1 predictions: `{"label": …, "probabilities": {label: probability}}`.
     V2 input: the package's, as UINT8 (batch, height, width, channels) or as BYTES (batch) of image
-    files. V2 outputs: the package's, and `label` as BYTES.
+    files.
     """
 
     def __init__(
         self,
-        program: Callable[[torch.Tensor], Any],  # a tensor, or a tuple of tensors
+        program: Callable[[torch.Tensor], Any],  # see Classifier
         *,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        labels: Sequence[str],
+        manifest: PackageManifest,
         preprocessing: ImagePreprocessing,
     ) -> None:
-        if len(inputs) != 1 or not outputs or not labels:
-            raise InputError(
-                "An image classifier has one input, outputs and labels; the package has"
-                f" {len(inputs)}, {len(outputs)} and {len(labels)}."
-            )
-        self._program = program
-        self._input = inputs[0]
-        self._computed = tuple(outputs)
-        self._labels = list(labels)
-        self._label_array = np.array(self._labels, dtype=np.object_)
+        super().__init__(program, manifest=manifest)
         self._preprocessing = preprocessing
-        self.inputs = tuple(inputs)
-        self.outputs = (*outputs, TensorSpec(name=LABEL_OUTPUT, datatype="BYTES", shape=(-1,)))
 
     def read_instances(self, instances: Sequence[Any]) -> Arrays:
         """See `Model`."""
@@ -69,17 +53,10 @@ class ImageClassifierModel(Model):
 
     def read_tensors(self, tensors: Arrays) -> Arrays:
         """See `Model`."""
-        name = self._input.name
-        if unknown := [given for given in tensors if given != name]:
-            raise InvalidRequestError(f"Unknown input {unknown[0]!r}; the input is {name!r}.")
-        if name not in tensors:
-            raise InvalidRequestError(f"Input {name!r} is missing.")
-        tensor = tensors[name]
+        name, tensor = self._input.name, self._find_input(tensors)
         if tensor.dtype.kind == "O":
             files = enumerate(tensor.reshape(-1))
             images = [self._decode(f"element {index}", file) for index, file in files]
-            if not images:
-                raise InvalidRequestError(f"Input {name!r} is empty.")
             return {name: self._preprocessing.stack(images)}
         channels = self._preprocessing.channels
         if tensor.dtype != np.uint8 or tensor.ndim != 4 or tensor.shape[3] != channels:
@@ -88,29 +65,11 @@ class ImageClassifierModel(Model):
                 f" width, channels) or BYTES of image files, not {tensor.dtype} of shape"
                 f" {list(tensor.shape)}."
             )
-        if not tensor.size:
-            raise InvalidRequestError(f"Input {name!r} is empty.")
         return {name: tensor}
 
     def compute(self, batch: Arrays) -> Arrays:
         """See `Model`."""
-        images = np.require(batch[self._input.name], requirements=["C", "W"])
-        with torch.inference_mode():
-            computed = self._program(torch.from_numpy(images))
-        tensors = computed if isinstance(computed, tuple) else (computed,)
-        arrays: dict[str, Array] = {
-            spec.name: tensor.numpy() for spec, tensor in zip(self._computed, tensors, strict=True)
-        }
-        scores = arrays[self._computed[0].name]
-        return {**arrays, LABEL_OUTPUT: self._label_array[scores.argmax(axis=1)]}
-
-    def render(self, outputs: Arrays) -> list[Any]:
-        """See `Model`."""
-        probabilities = outputs[self._computed[0].name].astype(np.float64).round(_DIGITS)
-        return [
-            {"label": label, "probabilities": dict(zip(self._labels, row, strict=True))}
-            for label, row in zip(outputs[LABEL_OUTPUT], probabilities.tolist(), strict=True)
-        ]
+        return self._run(np.require(batch[self._input.name], requirements=["C", "W"]))
 
     def _read_instance(self, index: int, instance: Any) -> Pixels:
         where = f"Instance {index}"
@@ -165,7 +124,7 @@ class ImageClassifierModel(Model):
 
 
 def load_image_classifier(package: ModelPackage) -> ImageClassifierModel:
-    """Load a package, and compute once so that the first request is no slower than the rest.
+    """Load a package.
 
     Raises:
         InputError: The package is of another kind, or its program is not acceptable.
@@ -174,23 +133,12 @@ def load_image_classifier(package: ModelPackage) -> ImageClassifierModel:
     preprocessing = ImagePreprocessing.parse(manifest.preprocessing)
     model = ImageClassifierModel(
         speed_up(package.load_model(), tuple(_build_samples(preprocessing))),
-        inputs=manifest.inputs,
-        outputs=manifest.outputs,
-        labels=manifest.labels,
+        manifest=manifest,
         preprocessing=preprocessing,
     )
     size = preprocessing.image_size
     blank = np.zeros((1, size, size, preprocessing.channels), dtype=np.uint8)
-    try:
-        outputs = model.compute({manifest.inputs[0].name: blank})
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise InputError(f"The model package's program does not run: {error}.") from error
-    num_scores = outputs[manifest.outputs[0].name].shape[-1]
-    if num_scores != len(manifest.labels):
-        raise InputError(
-            f"The model package has {len(manifest.labels)} labels, but its program answers"
-            f" {num_scores} scores."
-        )
+    model.try_out({manifest.inputs[0].name: blank})
     return model
 
 

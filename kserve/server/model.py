@@ -68,6 +68,7 @@ def load_model(package: ModelPackage) -> Model:
     Raises:
         InputError: No loader is registered for its kind, or the package cannot be loaded.
     """
-    import kubeloop.kserve.server.image_classifier  # noqa: F401  # registers itself; brings torch
+    # They register themselves, and bring torch.
+    from kubeloop.kserve.server import image_classifier, text_classifier  # noqa: F401
 
     return MODEL_LOADERS[str(package.manifest.preprocessing.get("kind", ""))](package)

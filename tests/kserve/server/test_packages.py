@@ -106,7 +106,7 @@ def test_program_that_calls_other_operators_is_refused(copy_package: CopyPackage
     [
         ({"format": "other"}, "has format 'other'"),
         ({"version": 2}, "version 2"),
-        ({"preprocessing": {"kind": "text"}}, "Unknown kind of model 'text'; known are: image"),
+        ({"preprocessing": {"kind": "x"}}, "Unknown kind of model 'x'; known are: image, text"),
         ({"labels": ["a", "b"]}, "has 2 labels, but its program answers 3 scores"),
         ({"labels": []}, "one input, outputs and labels"),
         ({"preprocessing": {"kind": "image", "channels": 1, "image_size": 8}}, "does not run"),

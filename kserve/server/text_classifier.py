@@ -1,0 +1,86 @@
+"""Text classifiers: model packages whose preprocessing is `text`.
+
+A request carries texts as they are. Those of one batch become numbers together, because the program
+takes all texts of a batch at the length of the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kubeloop.kserve.server.classifier import Classifier
+from kubeloop.kserve.server.errors import InvalidRequestError
+from kubeloop.kserve.server.model import MODEL_LOADERS, Arrays
+from kubeloop.training.package import ModelPackage, PackageManifest
+from kubeloop.training.preprocessing import Preprocessing, parse_preprocessing
+
+
+class TextClassifierModel(Classifier):
+    """A classifier of texts; it answers as all classifiers do.
+
+    V1 instances: JSON strings. V2 input: the package's, as BYTES of UTF-8 texts.
+    """
+
+    def __init__(
+        self,
+        program: Callable[..., Any],  # see Classifier
+        *,
+        manifest: PackageManifest,
+        preprocessing: Preprocessing,
+    ) -> None:
+        super().__init__(program, manifest=manifest)
+        self._preprocessing = preprocessing
+
+    def read_instances(self, instances: Sequence[Any]) -> Arrays:
+        """See `Model`."""
+        for index, instance in enumerate(instances):
+            if not isinstance(instance, str):
+                raise InvalidRequestError(
+                    f"Instance {index} must be a text (a JSON string), not {str(instance)[:80]!r}."
+                )
+        return self._join([instance.encode() for instance in instances])
+
+    def read_tensors(self, tensors: Arrays) -> Arrays:
+        """See `Model`."""
+        tensor = self._find_input(tensors)
+        if tensor.dtype.kind != "O":
+            raise InvalidRequestError(
+                f"Input {self._input.name!r} must be BYTES of texts, not {tensor.dtype}."
+            )
+        texts = list(tensor.reshape(-1))
+        for index, text in enumerate(texts):
+            try:
+                text.decode()
+            except UnicodeDecodeError as error:
+                raise InvalidRequestError(f"Element {index} is not UTF-8: {error}.") from error
+        return self._join(texts)
+
+    def compute(self, batch: Arrays) -> Arrays:
+        """See `Model`."""
+        return self._run(*self._preprocessing.prepare(list(batch[self._input.name])))
+
+    def _join(self, texts: Sequence[bytes]) -> Arrays:
+        array = np.empty(len(texts), dtype=np.object_)
+        array[:] = texts
+        return {self._input.name: array}
+
+
+def load_text_classifier(package: ModelPackage) -> TextClassifierModel:
+    """Load a package.
+
+    Raises:
+        InputError: The package is of another kind, or its program is not acceptable.
+    """
+    model = TextClassifierModel(
+        package.load_model(),
+        manifest=package.manifest,
+        preprocessing=parse_preprocessing(package.manifest.preprocessing),
+    )
+    model.try_out(model.read_instances(["a text", ""]))
+    return model
+
+
+MODEL_LOADERS.register("text", load_text_classifier)
