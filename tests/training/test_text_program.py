@@ -97,6 +97,17 @@ def test_a_shift_leaves_more_texts_to_out_of_scope(
     assert recalls[1] == (1.0, 0.0)
 
 
+def test_without_a_label_for_it_no_text_is_out_of_scope(
+    texts: Commit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--dataset", texts.uri, *SMALL, "--epochs", "1", "--out_of_scope", "none"]
+    assert main(arguments) == 0
+
+    last = parse_metrics(capsys.readouterr().out.splitlines()[-1])
+    assert last["val_in_scope_accuracy"] == pytest.approx(last["val_accuracy"], abs=1e-6)
+    assert "val_out_of_scope_recall" not in last
+
+
 def test_the_same_seed_gives_the_same_package(texts: Commit, tmp_path: Path) -> None:
     digests = set()
     for number in range(2):
