@@ -69,6 +69,9 @@ def predict(
         list[Path] | None, typer.Argument(help="Image files, one instance each.")
     ] = None,
     *,
+    texts: Annotated[
+        list[str] | None, typer.Option("--text", help="A text, one instance; may be repeated.")
+    ] = None,
     body: Annotated[
         str, typer.Option("--json", help="A V1 request body, a file with one (@FILE), or - .")
     ] = "",
@@ -77,15 +80,17 @@ def predict(
     namespace: NamespaceOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Send images, or any V1 request body, to an endpoint and print its predictions.
+    """Send images, texts, or any V1 request body, to an endpoint and print its predictions.
 
     Examples:
         kubeloop predict digits scan-1.png scan-2.png
 
+        kubeloop predict intents --text "book a flight to Oslo" --text "will it rain?"
+
         kubeloop predict digits --json '{"instances": [[[0, 12], [9, 3]]]}'
     """
     session = Session.open(state, context=context, namespace=namespace)
-    instances = _read_instances(files or [], body)
+    instances = _read_instances(files or [], texts or [], body)
     endpoint = find_endpoint(session, name)
     if not endpoint.url:
         reason = endpoint.failure or endpoint.message or "it is starting"
@@ -95,10 +100,11 @@ def predict(
     if output is Output.JSON:
         print_json({"predictions": predictions})
         return
-    labels = [str(file) for file in files or []] or [str(n) for n in range(len(predictions))]
+    inputs = [str(file) for file in files or []] or texts or []
+    labels = inputs or [str(n) for n in range(len(predictions))]
     table = Table("INPUT", "PREDICTION", "PROBABILITY", box=None, pad_edge=False)
     for label, prediction in zip(labels, predictions, strict=True):
-        table.add_row(label, *render_prediction(prediction))
+        table.add_row(Text(label), *render_prediction(prediction))
     console.print(table)
 
 
@@ -146,10 +152,12 @@ def render_prediction(prediction: Any) -> tuple[str, str]:
     return json.dumps(prediction), ""
 
 
-def _read_instances(files: list[Path], body: str) -> list[Any]:
-    if bool(files) == bool(body):
-        msg = "Give image files, or a request body with --json, and not both."
+def _read_instances(files: list[Path], texts: list[str], body: str) -> list[Any]:
+    if [bool(files), bool(texts), bool(body)].count(True) != 1:
+        msg = "Give image files, texts with --text, or a request body with --json: one of these."
         raise InputError(msg)
+    if texts:
+        return texts
     if files:
         from kubeloop.kserve.client import encode_image
 

@@ -17,7 +17,7 @@ import httpx
 
 from kubeloop.errors import InputError, PermanentError, TransientError
 
-Instance = Any  # JSON of one instance: nested lists, or {"b64": …}
+Instance = Any  # JSON of one instance: nested lists, {"b64": …}, or a text
 
 _UNAVAILABLE = (429, 502, 503, 504)
 _REFUSED = (400, 404, 413, 415, 422)
@@ -106,7 +106,7 @@ class PredictionClient:
 
         Args:
             instances: For images nested lists of pixel values from 0 to 255 (height by width, or
-                by width and channels), or `encode_image` of an image file.
+                by width and channels), or `encode_image` of an image file; for texts strings.
         """
         path = f"/v1/models/{self._model_name}:predict"
         reply = self._call("POST", path, body={"instances": list(instances)})

@@ -39,6 +39,14 @@ def test_commands_without_a_control_plane_say_how_to_start_one(
     assert "kubeloop up" in message
 
 
+@pytest.mark.parametrize("inputs", [[], ["a.png", "--text", "a"], ["--text", "a", "--json", "{}"]])
+def test_predict_takes_inputs_in_one_way(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", "d", *inputs, "--state", str(tmp_path / "state")]) == 2
+    assert "one of these" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fly"]) == 2
     assert "fly" in capsys.readouterr().err
