@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kubeloop.datasets import open_dataset
-from kubeloop.kserve.client import PredictionClient, encode_image
+from kubeloop.datasets.reading import EncodedImage, TextExample
+from kubeloop.errors import InputError
+from kubeloop.kserve.client import Instance, PredictionClient, encode_image
 
 _BATCH = 32
 
@@ -21,22 +23,41 @@ def probe(
         num_examples: How many; the whole split where it has fewer.
 
     Returns:
-        `expected`, `predicted` and `path` of each example.
+        `expected` and `predicted` of each example, and `path` of an image or `text`.
 
     Raises:
+        InputError: The examples are neither images nor texts.
         TransientError: The endpoint does not answer.
         PermanentError: It answers what a classifier of kubeloop does not.
     """
-    examples = open_dataset(dataset_uri).split(split)
+    dataset = open_dataset(dataset_uri)
+    examples = dataset.split(split)
     count = min(num_examples, len(examples))
     rows = [examples[index * len(examples) // count] for index in range(count)]
     answers: list[dict[str, str]] = []
     with PredictionClient(url, model_name) as client:
         for start in range(0, count, _BATCH):
             batch = rows[start : start + _BATCH]
-            predictions = client.classify([encode_image(row.data) for row in batch])
+            predictions = client.classify([_encode(row) for row in batch])
             answers += [
-                {"expected": row.label, "predicted": prediction.label, "path": row.path}
+                {
+                    "expected": dataset.labels[row.class_index],
+                    "predicted": prediction.label,
+                    **_describe(row),
+                }
                 for row, prediction in zip(batch, predictions, strict=True)
             ]
     return answers
+
+
+def _encode(row: object) -> Instance:
+    match row:
+        case EncodedImage():
+            return encode_image(row.data)
+        case TextExample():
+            return row.text
+    raise InputError(f"Only images and texts can be sent to an endpoint, not {type(row).__name__}.")
+
+
+def _describe(row: EncodedImage | TextExample) -> dict[str, str]:
+    return {"text": row.text} if isinstance(row, TextExample) else {"path": row.path}
