@@ -13,8 +13,13 @@ def list_pipelines() -> dict[str, Callable[..., object]]:
     """Our pipelines by the name of their compiled file."""
     from kubeloop.pipelines.image_classification import image_classification
     from kubeloop.pipelines.ingest_in_parts import ingest_in_parts
+    from kubeloop.pipelines.text_classification import text_classification
 
-    return {"image_classification": image_classification, "ingest_in_parts": ingest_in_parts}
+    return {
+        "image_classification": image_classification,
+        "ingest_in_parts": ingest_in_parts,
+        "text_classification": text_classification,
+    }
 
 
 def compile_all(folder: Path = COMPILED) -> list[Path]:

@@ -4,16 +4,13 @@ ingest → tune → train → evaluate → gate → deploy → probe → picture
 only a model that is accurate enough on images that neither training nor tuning has seen.
 """
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
-from kubeloop.components.deploy import deploy_model
 from kubeloop.components.evaluate import evaluate_model
 from kubeloop.components.ingest import ingest_dataset
-from kubeloop.components.probe import probe_endpoint
 from kubeloop.components.train import train_model
 from kubeloop.components.tune import tune_hyperparameters
-from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
-from kubeloop.pipelines.report_lineage import report_lineage
+from kubeloop.pipelines.serving import add_serving, give_object_store
 
 SEARCH_SPACE = {
     "learning_rate": {"type": "float", "min": 0.005, "max": 0.05, "log": True},
@@ -120,26 +117,11 @@ def image_classification(
     steps = [ingest, tune, train, evaluate]
 
     with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
-        deploy = deploy_model(
-            model=train.outputs["model"],
-            name=endpoint_name,
-            service_account=service_account,
-            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        )
-        # An endpoint may have been changed or deleted since.
-        deploy.set_caching_options(False)
-        probe = probe_endpoint(
+        steps += add_serving(
             dataset=dataset,
-            endpoint=deploy.outputs["endpoint"],
-            num_examples=num_probes,
-            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            model=train.outputs["model"],
+            endpoint_name=endpoint_name,
+            num_probes=num_probes,
+            service_account=service_account,
         )
-        probe.set_caching_options(False)
-        report = report_lineage(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER).after(probe)
-        report.set_caching_options(False)
-        steps += [deploy, probe]
-
-    for step in steps:
-        kubernetes.use_secret_as_env(
-            step, OBJECT_STORE_SECRET, {name: name for name in OBJECT_STORE_VARIABLES}
-        )
+    give_object_store(steps)

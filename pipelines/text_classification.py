@@ -1,0 +1,131 @@
+"""Text classification, from a table of texts to a served endpoint.
+
+ingest → tune → train → evaluate → gate → deploy → probe → picture of the lineage, as for images.
+Where a label says that a text belongs to no other (`oos`), tuning looks at the other texts alone.
+"""
+
+from kfp import dsl
+
+from kubeloop.components.evaluate import evaluate_model
+from kubeloop.components.ingest import ingest_dataset
+from kubeloop.components.train import train_model
+from kubeloop.components.tune import tune_hyperparameters
+from kubeloop.pipelines.serving import add_serving, give_object_store
+
+SEARCH_SPACE = {
+    "learning_rate": {"type": "float", "min": 0.001, "max": 0.01, "log": True},
+    "dropout": {"type": "float", "min": 0.1, "max": 0.6},
+    "label_smoothing": {"type": "float", "min": 0.0, "max": 0.2},
+}
+"""What the text program is tuned over, unless the run says otherwise."""
+
+FAST = {
+    "dataset_name": "texts-fast",
+    "endpoint_name": "text-classifier-fast",
+    "max_examples_per_class": 20,
+    "max_trials": 2,
+    "trial_epochs": 1,
+    "epochs": 1,
+    "min_accuracy": 0.0,
+}
+"""`kubeloop run --fast`: every step at work within seconds, beside the real data and endpoint."""
+
+
+@dsl.pipeline(
+    name="text-classification",
+    description="Ingest labelled texts, tune, train, evaluate, and deploy what is good enough.",
+)
+def text_classification(
+    dataset_source: str,
+    dataset_name: str = "texts",
+    endpoint_name: str = "text-classifier",
+    min_accuracy: float = 0.8,
+    options: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP takes the bare class
+    search_space: dict = SEARCH_SPACE,  # type: ignore[type-arg]
+    hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
+    objective_metric: str = "val_in_scope_accuracy",
+    algorithm: str = "tpe",
+    max_trials: int = 6,
+    parallel_trials: int = 2,
+    trial_epochs: int = 5,
+    epochs: int = 14,
+    num_workers: int = 2,
+    max_examples_per_class: int = 0,
+    num_probes: int = 10,
+    service_account: str = "",
+    seed: int = 0,
+    fast: dict = FAST,  # type: ignore[type-arg]  # noqa: ARG001  # read by `run --fast`
+) -> None:
+    """Run the whole loop.
+
+    Args:
+        dataset_source: Table of texts and labels: CSV, JSON Lines or Parquet; a path or a URI.
+        dataset_name: Name of the dataset in the store.
+        endpoint_name: Name of the InferenceService.
+        min_accuracy: Accuracy on the test split from which the model is deployed, in [0, 1].
+        options: How the source is read, such as `text_column`, `label_column`, `encoding`.
+        search_space: Hyperparameters to tune.
+        hyperparameters: Hyperparameters that are not tuned.
+        objective_metric: What is tuned for; without a label `oos` it equals `val_accuracy`.
+        algorithm: Katib algorithm.
+        max_trials: Trials in all.
+        parallel_trials: Trials at a time.
+        trial_epochs: Epochs of a trial.
+        epochs: Epochs of the training with the best hyperparameters.
+        num_workers: Replicas of the training job.
+        max_examples_per_class: Texts taken of each class; 0: all.
+        num_probes: Test texts sent to the endpoint at the end.
+        service_account: Whose credentials download the model; empty: the namespace's default.
+        seed: Seed of splits, search and training.
+        fast: What `kubeloop run --fast` takes for these parameters; no step reads it.
+    """
+    ingest = ingest_dataset(
+        source=dataset_source,
+        name=dataset_name,
+        kind="text_classification",
+        options=options,
+        max_examples_per_class=max_examples_per_class,
+        seed=seed,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    )
+    # The path of a source says nothing about its content. A run may turn the cache on for all its
+    # tasks, so that the task's own setting is not enough.
+    ingest.set_caching_options(False)
+    dataset = ingest.outputs["dataset"]
+
+    tune = tune_hyperparameters(
+        dataset=dataset,
+        search_space=search_space,
+        hyperparameters=hyperparameters,
+        epochs=trial_epochs,
+        program="text",
+        objective_metric=objective_metric,
+        algorithm=algorithm,
+        max_trial_count=max_trials,
+        parallel_trial_count=parallel_trials,
+        # The best parameters are trained anew on the whole budget.
+        keep_models="none",
+        seed=seed,
+    )
+    train = train_model(
+        dataset=dataset,
+        hyperparameters=hyperparameters,
+        best_parameters=tune.outputs["best_parameters"],
+        trial=tune.outputs["best_trial"],
+        epochs=epochs,
+        program="text",
+        num_workers=num_workers,
+        seed=seed,
+    )
+    evaluate = evaluate_model(dataset=dataset, model=train.outputs["model"])
+    steps = [ingest, tune, train, evaluate]
+
+    with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
+        steps += add_serving(
+            dataset=dataset,
+            model=train.outputs["model"],
+            endpoint_name=endpoint_name,
+            num_probes=num_probes,
+            service_account=service_account,
+        )
+    give_object_store(steps)
