@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ _BLUE, _GREY, _ORANGE = "#2f6fb0", "#9aa5b1", "#d9822b"
 _MAX_CURVES = 8
 _MAX_CELLS_WITH_TEXT = 15
 _MAX_MISTAKES = 15
+_MAX_ROWS = 40
 
 
 def render_evaluation(
@@ -61,28 +63,35 @@ def _show_comparison(comparison: Comparison | None, verdict: str) -> Iterator[Se
         if verdict:
             yield Section(heading=heading, parts=[Note(text=verdict)])
         return
-    champion = {scores.label: scores for scores in comparison.champion.classes}
-    rows: list[list[Any]] = [
-        ["all that both know", comparison.champion_accuracy, comparison.challenger_accuracy]
+    recalls = {s.label: s.recall for s in comparison.champion.classes if s.num_examples}
+    total = _compare(
+        "all that both know", comparison.champion_accuracy, comparison.challenger_accuracy
+    )
+    rows = [
+        _compare(scores.label, recalls.get(scores.label), scores.recall)
+        for scores in comparison.challenger.classes
+        if scores.num_examples
     ]
-    for scores in comparison.challenger.classes:
-        before = champion.get(scores.label)
-        if scores.num_examples:
-            rows.append([scores.label, before.recall if before else None, scores.recall])
+    rows.sort(key=lambda row: -math.inf if row[3] is None else row[3])
+    about = f"Share found by the served model, {comparison.champion_uri}, and by the new one."
     table = Table(
         columns=["examples of", "champion", "challenger", "gain"],
-        rows=[
-            [label, _round(old), _round(new), None if old is None else _round(new - old)]
-            for label, old, new in rows
-        ],
-        caption=f"Share found by the served model, {comparison.champion_uri}, and by the new one.",
+        rows=[total, *rows[:_MAX_ROWS]],
+        caption=_caption(about, rows, what="classes with the least gain"),
         highlighted=frozenset({0}),
     )
     yield Section(heading=heading, parts=[Note(text=verdict), table])
 
 
+def _compare(label: str, old: float | None, new: float) -> list[Any]:
+    return [label, _round(old), _round(new), None if old is None else _round(new - old)]
+
+
 def _show_classes(evaluation: Evaluation) -> Section:
     areas = {curve.label: curve.area for curve in evaluation.class_rocs}
+    classes = evaluation.classes
+    if len(classes) > _MAX_ROWS:
+        classes = tuple(sorted(classes, key=lambda scores: scores.f1))
     rows = [
         [
             scores.label,
@@ -92,10 +101,11 @@ def _show_classes(evaluation: Evaluation) -> Section:
             _round(scores.f1),
             _round(areas.get(scores.label)),
         ]
-        for scores in evaluation.classes
+        for scores in classes[:_MAX_ROWS]
     ]
     columns = ["class", "examples", "precision", "recall", "F1", "area under ROC"]
-    return Section(heading="Classes", parts=[Table(columns=columns, rows=rows)])
+    caption = _caption("", classes, what="classes with the least F1")
+    return Section(heading="Classes", parts=[Table(columns=columns, rows=rows, caption=caption)])
 
 
 def _show_mistakes(evaluation: Evaluation) -> Section:
@@ -109,13 +119,13 @@ def _show_mistakes(evaluation: Evaluation) -> Section:
         "z": shares,
         "zmin": 0,
         "zmax": 1,
-        "customdata": evaluation.confusion,
-        "colorscale": "Blues",
+        "text": [[str(cell) if cell else "" for cell in row] for row in evaluation.confusion],
+        "colorscale": [[0, "#ffffff"], [1, _BLUE]],
         "showscale": False,
-        "hovertemplate": "true %{y}<br>predicted %{x}<br>%{customdata}, %{z:.1%}<extra></extra>",
+        "hovertemplate": "true %{y}<br>predicted %{x}<br>%{text} (%{z:.1%})<extra></extra>",
     }
     if len(labels) <= _MAX_CELLS_WITH_TEXT:
-        heatmap["texttemplate"] = "%{customdata}"
+        heatmap["texttemplate"] = "%{text}"
     layout = {
         "xaxis": {"type": "category", "title": {"text": "predicted"}, "automargin": True},
         "yaxis": {
@@ -224,6 +234,7 @@ def _show_calibration(calibration: Calibration) -> Section:
             "side": "right",
             "showgrid": False,
             "rangemode": "tozero",
+            "tickmode": "auto",
         },
         "legend": {"orientation": "h", "y": 1.12},
     }
@@ -235,12 +246,19 @@ def _show_calibration(calibration: Calibration) -> Section:
 
 
 def _show_slices(evaluation: Evaluation) -> Section:
-    rows = [
-        [part.column, part.value, part.num_examples, _round(part.accuracy)]
-        for part in evaluation.slices
-    ]
+    shown = evaluation.slices
+    if len(shown) > _MAX_ROWS:
+        shown = tuple(sorted(shown, key=lambda part: part.accuracy))[:_MAX_ROWS]
+    rows = [[part.column, part.value, part.num_examples, _round(part.accuracy)] for part in shown]
     columns = ["column", "value", "examples", "accuracy"]
-    return Section(heading="Slices", parts=[Table(columns=columns, rows=rows)])
+    caption = _caption("", evaluation.slices, what="slices with the least accuracy")
+    return Section(heading="Slices", parts=[Table(columns=columns, rows=rows, caption=caption)])
+
+
+def _caption(text: str, rows: Sequence[object], *, what: str) -> str:
+    if len(rows) > _MAX_ROWS:
+        text = f"{text} Of {len(rows)}, the {_MAX_ROWS} {what}."
+    return text.strip()
 
 
 def _round(value: float | None) -> float | None:
