@@ -8,16 +8,16 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 status=0
 
-run() {  # name, python, number of processes, marker expression
+run() {  # name, python, what goes to one process together, marker expression
   local options=(-q -m "$4" -o "cache_dir=build/pytest/$1")
   echo "== $1"
-  "$2" -m pytest "${options[@]}" -n "$3" && return
+  "$2" -m pytest "${options[@]}" -n 2 --dist "$3" && return
   echo "== $1: what failed, once more and alone"
   "$2" -m pytest "${options[@]}" --last-failed --last-failed-no-failures none || status=1
 }
 
 rm -rf build/pytest
-run "unit tests, constraints-current.txt" .venv-current/bin/python 2 "not loop and not pinned and not soak"
-run "the whole loop, constraints.txt" .venv/bin/python 0 "loop and not soak"
-run "all other tests, constraints.txt" .venv/bin/python 2 "not loop and not soak"
+run "unit tests, constraints-current.txt" .venv-current/bin/python load "not loop and not pinned and not soak"
+run "the whole loop, constraints.txt" .venv/bin/python loadfile "loop and not soak"
+run "all other tests, constraints.txt" .venv/bin/python load "not loop and not soak"
 exit $status

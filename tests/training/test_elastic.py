@@ -42,7 +42,7 @@ async def scale(client: Client, num_workers: int) -> None:
     await client.replace(job)
 
 
-@pytest.mark.loop
+@pytest.mark.soak
 def test_an_elastic_job_loses_and_gains_a_worker(commit: Commit, tmp_path: Path) -> None:
     config = TrainingJobConfig(
         name="elastic",

@@ -17,6 +17,8 @@ from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.package import open_package
 from kubeloop.training.programs.image import main, parse_arguments
 
+pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
+
 SMALL = ("--epochs", "3", "--batch_size", "14", "--learning_rate", "0.01", "--seed", "1")
 
 

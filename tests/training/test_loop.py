@@ -26,6 +26,8 @@ from kubeloop.training.optimization import scale_learning_rate
 from kubeloop.training.selection import Scores
 from kubeloop.training.stopping import StoppedError, StopSignal
 
+pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
+
 CONFIG = LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=3)
 
 

@@ -22,6 +22,8 @@ from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.package import open_package
 from kubeloop.training.programs.own import main
 
+pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
+
 EXAMPLE = Path(kubeloop.__file__).parent / "docs" / "examples" / "plain_train.py"
 
 

@@ -21,6 +21,8 @@ from kubeloop.training.checkpoints import load_checkpoint
 from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.programs.image import main
 
+pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
+
 ARGUMENTS = (
     *("--epochs", "12", "--batch_size", "7", "--learning_rate", "0.01"),
     *("--checkpoint_seconds", "0", "--num_checkpoints", "3"),

@@ -15,6 +15,8 @@ from kubeloop.training.programs.text import main, parse_arguments
 from kubeloop.training.text_preprocessing import FeatureKind, TextPreprocessing
 from kubeloop.training.texts import TextArchitecture
 
+pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
+
 PLACES = ("berlin", "paris", "rome", "oslo", "london", "madrid", "vienna", "athens")
 SENTENCES = {
     "weather": ("will it rain in {}", "how warm is it in {} today", "is it sunny in {}"),

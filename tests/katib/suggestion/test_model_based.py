@@ -19,6 +19,8 @@ from kubeloop.katib.suggestion.messages import (
 )
 from kubeloop.testing.suggestion_contract import build_experiment, build_parameter, build_trial
 
+pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
+
 SQUARE = tuple(
     build_parameter(name, ParameterType.DOUBLE, bounds=("0", "1")) for name in ("x", "y")
 )
