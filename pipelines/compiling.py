@@ -13,11 +13,13 @@ def list_pipelines() -> dict[str, Callable[..., object]]:
     """Our pipelines by the name of their compiled file."""
     from kubeloop.pipelines.image_classification import image_classification
     from kubeloop.pipelines.ingest_in_parts import ingest_in_parts
+    from kubeloop.pipelines.retrain import retrain
     from kubeloop.pipelines.text_classification import text_classification
 
     return {
         "image_classification": image_classification,
         "ingest_in_parts": ingest_in_parts,
+        "retrain": retrain,
         "text_classification": text_classification,
     }
 
