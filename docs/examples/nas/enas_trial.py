@@ -6,12 +6,15 @@ it is given are those that Katib gives its own ENAS programs.
 
 import argparse
 import json
+import math
 
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
+
+BATCH_SIZE = 64
 
 
 def parse_json(text: str) -> list | dict:
@@ -86,16 +89,21 @@ class Child(nn.Module):
 
 
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    images: Tensor,
+    labels: Tensor,
 ) -> float:
-    """Train once on everything, in batches of 64; returns the mean loss."""
+    """Train once on everything; returns the mean loss."""
     model.train()
     losses = []
-    for batch in torch.randperm(len(images)).to(images.device).split(64):
+    for batch in torch.randperm(len(images)).to(images.device).split(BATCH_SIZE):
         loss = functional.cross_entropy(model(images[batch]), labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
 
@@ -117,9 +125,11 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, val_images, labels, val_labels = load_data(device)
     model = Child(arguments.architecture, arguments.nn_config).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    num_steps = arguments.num_epochs * math.ceil(len(images) / BATCH_SIZE)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=num_steps)
     for epoch in range(arguments.num_epochs):
-        loss = train_epoch(model, optimizer, images, labels)
+        loss = train_epoch(model, optimizer, schedule, images, labels)
         accuracy = measure_accuracy(model, val_images, val_labels)
         print(f"epoch={epoch + 1} Training-Loss={loss:.4f}", flush=True)
         print(f"Validation-Accuracy={accuracy:.4f}", flush=True)
