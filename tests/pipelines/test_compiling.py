@@ -7,6 +7,7 @@ from kubeloop.pipelines.compiling import compile_all
 from kubeloop.pipelines.packages import COMPILED, read_package
 
 pytestmark = pytest.mark.pinned
+SERVING = ("ingest-dataset", "deploy-model", "probe-endpoint", "report-lineage")
 
 
 def load(path: Path) -> list[object]:
@@ -28,15 +29,25 @@ def test_compiled_pipelines_hold_no_secret_and_no_local_path() -> None:
         assert "secretName: kubeloop-object-store" in text
 
 
-def test_steps_with_an_effect_outside_never_come_from_the_cache() -> None:
-    spec = read_package(COMPILED / "image_classification.yaml").spec
+@pytest.mark.parametrize(
+    ("pipeline", "steps"),
+    [
+        ("image_classification", SERVING),
+        ("text_classification", SERVING),
+        ("retrain", (*SERVING, "evaluate-model")),
+    ],
+)
+def test_steps_with_an_effect_outside_never_come_from_the_cache(
+    pipeline: str, steps: tuple[str, ...]
+) -> None:
+    spec = read_package(COMPILED / f"{pipeline}.yaml").spec
     tasks = {
         name: task
         for component in (spec["root"], *spec["components"].values())
         for name, task in component.get("dag", {}).get("tasks", {}).items()
     }
 
-    for name in ("ingest-dataset", "deploy-model", "probe-endpoint", "report-lineage"):
+    for name in steps:
         run_id = tasks[name]["inputs"]["parameters"]["run_id"]
         assert run_id == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
         assert "enableCache" not in tasks[name]["cachingOptions"]

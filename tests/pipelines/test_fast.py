@@ -20,12 +20,22 @@ def test_the_declared_values_are_read() -> None:
     assert read_fast_values(spec(epochs=5, fast={"epochs": 1})) == {"epochs": 1}
 
 
-def test_image_classification_leaves_the_real_data_and_endpoint_alone() -> None:
-    package = read_package(COMPILED / "image_classification.yaml")
+@pytest.mark.parametrize(
+    ("pipeline", "dataset", "endpoint"),
+    [
+        ("image_classification", "images-fast", "image-classifier-fast"),
+        ("text_classification", "texts-fast", "text-classifier-fast"),
+        ("retrain", "texts-fast", "text-classifier-fast"),
+    ],
+)
+def test_our_pipelines_leave_the_real_data_and_endpoint_alone(
+    pipeline: str, dataset: str, endpoint: str
+) -> None:
+    package = read_package(COMPILED / f"{pipeline}.yaml")
     values = read_fast_values(package.spec)
-    assert values["epochs"] == values["trial_epochs"] == 1
-    assert values["endpoint_name"] == "image-classifier-fast"
-    assert values["dataset_name"] == "images-fast"
+    assert values["epochs"] == values.get("trial_epochs", 1) == 1
+    assert values["endpoint_name"] == endpoint
+    assert values["dataset_name"] == dataset
     assert values["max_examples_per_class"] > 0
 
 
