@@ -10,6 +10,7 @@ from kubeloop.errors import MissingDependencyError
 from kubeloop.katib.report.curves import Curves
 from kubeloop.katib.report.importance import TooFewTrialsError, measure_importances
 from kubeloop.katib.results import ExperimentResult, TrialResult
+from kubeloop.katib.suggestion.enas import ARCHITECTURE
 from kubeloop.katib.warm_start import read_warm_start
 from kubeloop.reports import Note, Page, Plot, Section, Table, render_page
 from kubeloop.training.pace import render_duration
@@ -41,7 +42,7 @@ def build_search_page(result: ExperimentResult, curves: Curves) -> Page:
             Section(heading="Optimisation history", parts=[plots.plot_history(result, trials)])
         )
     sections += _build_curves(result, curves)
-    if len(trials) >= _MIN_POINTS:
+    if len(trials) >= _MIN_POINTS and result.search_space:
         sections += _build_parameters(result, trials)
     sections.append(Section(heading="Trials", parts=[_build_table(result)]))
     return Page(title=f"Search {result.name}", facts=_find_facts(result), sections=sections)
@@ -109,7 +110,8 @@ def _build_parameters(result: ExperimentResult, trials: Numbered) -> Iterator[Se
 
 
 def _build_table(result: ExperimentResult) -> Table:
-    names = list(result.search_space)
+    # Architectures have no axis, but a trial's is short.
+    names = list(result.search_space) or ([ARCHITECTURE] if result.algorithm == "enas" else [])
     others = sorted({name for t in result.trials for name in t.metrics} - {result.objective_metric})
     rows = [
         [

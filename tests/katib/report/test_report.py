@@ -168,6 +168,22 @@ def test_early_stopped_curves_are_told_from_others_and_the_best() -> None:
     assert kinds["stopped early"]["mode"] == "lines+markers"
 
 
+def test_an_architecture_search_has_a_page_without_plots_of_parameters() -> None:
+    trials = [
+        build_trial(number, parameters={"architecture": f"[[{number}]]", "nn_config": "{}"})
+        for number in range(3)
+    ]
+
+    page = build_search_page(build_result(*trials, search_space={}, algorithm="enas"), Curves())
+
+    assert headings(page) == ["Result", "Optimisation history", "Trials"]
+    (table,) = find(page, "Trials").parts
+    assert isinstance(table, Table)
+    assert "architecture" in table.columns
+    assert "nn_config" not in table.columns
+    assert "[[2]]" in table.rows[2]
+
+
 def test_missing_curves_are_explained() -> None:
     page = build_search_page(
         build_result(*map(build_trial, range(3))), Curves(problem="nobody answers")
