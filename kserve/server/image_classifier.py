@@ -142,12 +142,12 @@ def load_image_classifier(package: ModelPackage) -> ImageClassifierModel:
     return model
 
 
-def _build_samples(preprocessing: ImagePreprocessing) -> Iterator[torch.Tensor]:
+def _build_samples(preprocessing: ImagePreprocessing) -> Iterator[tuple[torch.Tensor]]:
     """Images of several sizes, the same every time."""
     generator = torch.Generator().manual_seed(0)
     size, channels = preprocessing.image_size, preprocessing.channels
     for shape in ((1, size, size, channels), (3, size + 5, size + 2, channels)):
-        yield torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        yield (torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),)
 
 
 MODEL_LOADERS.register("image", load_image_classifier)

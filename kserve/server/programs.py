@@ -10,7 +10,7 @@ original before it is used.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,14 +19,14 @@ from torch import Tensor, fx, nn
 
 logger = logging.getLogger(__name__)
 
-Program = Callable[[Tensor], Any]  # returns a tensor, or a tuple of tensors
+Program = Callable[..., Any]  # tensors to a tensor, or to a tuple of tensors
 
 _TOLERANCE = 1e-4
 _CONV_ARGUMENTS = 3  # input, weight, bias; the rest does not matter here
 _BATCH_NORM_ARGUMENTS = 9
 
 
-def speed_up(module: nn.Module, samples: tuple[Tensor, ...]) -> Program:
+def speed_up(module: nn.Module, samples: Sequence[tuple[Tensor, ...]]) -> Program:
     """A function that computes what `module` computes, faster where that is possible.
 
     Args:
@@ -50,9 +50,9 @@ def speed_up(module: nn.Module, samples: tuple[Tensor, ...]) -> Program:
     return fast
 
 
-def _compare(module: nn.Module, fast: Program, sample: Tensor) -> float:
+def _compare(module: nn.Module, fast: Program, sample: tuple[Tensor, ...]) -> float:
     with torch.inference_mode():
-        expected, actual = module(sample), fast(sample)
+        expected, actual = module(*sample), fast(*sample)
     if isinstance(expected, Tensor):
         expected, actual = (expected,), (actual,)
     pairs = zip(expected, actual, strict=True)
@@ -142,4 +142,4 @@ def _bind(module: fx.GraphModule, graph: fx.Graph, tensors: dict[str, Any]) -> P
         setattr(root, name, value)
         node.target = name
     run = type(fx.GraphModule(root, graph)).forward
-    return lambda images: run(holder, images)
+    return lambda *inputs: run(holder, *inputs)

@@ -6,14 +6,16 @@ takes all texts of a batch at the length of the longest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from kubeloop.kserve.server.classifier import Classifier
 from kubeloop.kserve.server.errors import InvalidRequestError
 from kubeloop.kserve.server.model import MODEL_LOADERS, Arrays
+from kubeloop.kserve.server.programs import speed_up
 from kubeloop.training.package import ModelPackage, PackageManifest
 from kubeloop.training.preprocessing import Preprocessing, parse_preprocessing
 
@@ -74,13 +76,20 @@ def load_text_classifier(package: ModelPackage) -> TextClassifierModel:
     Raises:
         InputError: The package is of another kind, or its program is not acceptable.
     """
+    preprocessing = parse_preprocessing(package.manifest.preprocessing)
     model = TextClassifierModel(
-        package.load_model(),
+        speed_up(package.load_model(), list(_build_samples(preprocessing))),
         manifest=package.manifest,
-        preprocessing=parse_preprocessing(package.manifest.preprocessing),
+        preprocessing=preprocessing,
     )
     model.try_out(model.read_instances(["a text", ""]))
     return model
+
+
+def _build_samples(preprocessing: Preprocessing) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Batches of texts of several lengths."""
+    for texts in ([b"a text of some words"], [b"", b"text", b"a longer text, of many words " * 5]):
+        yield tuple(torch.from_numpy(part) for part in preprocessing.prepare(texts))
 
 
 MODEL_LOADERS.register("text", load_text_classifier)

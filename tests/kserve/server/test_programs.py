@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kubeloop.kserve.server import programs
 from kubeloop.kserve.server.programs import speed_up
 
-SAMPLES = (torch.rand(1, 3, 8, 8), torch.rand(4, 3, 9, 7))
+SAMPLES = ((torch.rand(1, 3, 8, 8),), (torch.rand(4, 3, 9, 7),))
 
 
 class Network(nn.Module):
@@ -40,7 +40,7 @@ class Network(nn.Module):
 
 def export(network: nn.Module) -> torch.fx.GraphModule:
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
-    program = torch.export.export(network.eval(), (SAMPLES[1],), dynamic_shapes=(sizes,))
+    program = torch.export.export(network.eval(), SAMPLES[1], dynamic_shapes=(sizes,))
     module = program.module()
     assert isinstance(module, torch.fx.GraphModule)
     return module
@@ -49,7 +49,7 @@ def export(network: nn.Module) -> torch.fx.GraphModule:
 def count_norms(program: Any) -> int:
     """How many batch norms are computed in one call."""
     with torch.profiler.profile() as profile, torch.inference_mode():
-        program(SAMPLES[0])
+        program(*SAMPLES[0])
     calls = Counter({event.key: event.count for event in profile.key_averages()})
     return calls["aten::batch_norm"]
 
@@ -96,3 +96,17 @@ def test_module_that_is_no_graph_is_kept() -> None:
     network = Network().eval()
 
     assert speed_up(network, SAMPLES) is network
+
+
+def test_program_of_several_inputs_is_called_with_all_of_them() -> None:
+    class Scale(nn.Module):
+        def forward(self, numbers: Tensor, factors: Tensor) -> Tensor:
+            return numbers * factors
+
+    ones, twos = torch.ones(3), torch.full((3,), 2.0)
+    module = torch.export.export(Scale(), (ones, twos)).module()
+
+    fast = speed_up(module, [(ones, twos)])
+
+    assert fast is not module
+    assert fast(twos, twos).tolist() == [4.0, 4.0, 4.0]
