@@ -17,7 +17,7 @@ from kubernetes import client, config
 import kubeloop
 from kubeloop.testing.command_line import CommandLine, wait_for
 
-pytestmark = [pytest.mark.loop, pytest.mark.pinned]
+pytestmark = [pytest.mark.soak, pytest.mark.pinned]
 
 SEARCH = Path(kubeloop.__file__).parent / "docs" / "examples" / "nas" / "search.py"
 KATIB = ("kubeflow.org", "v1beta1", "default")
