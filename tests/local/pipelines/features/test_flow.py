@@ -4,7 +4,6 @@
 # KFP reads annotations that are no types to mypy.
 # mypy: disable-error-code="no-untyped-def, valid-type, type-arg, no-any-return, name-match"
 
-from pathlib import Path
 from typing import Any, List, NamedTuple  # noqa: UP035  # the SDK knows no other
 
 import pytest
@@ -13,7 +12,6 @@ from kfp import dsl
 
 from kubeloop.local.pipelines.spec.documents import PipelineDocument
 from kubeloop.local.pipelines.spec.parsing import parse_pipeline
-from kubeloop.testing.kfp_local import run_with_kfp_local
 
 component = dsl.component(base_image="python:3.11", install_kfp_package=False)
 
@@ -183,14 +181,6 @@ def test_outputs(runner: Any, pipeline: Any, expected: dict[str, Any]) -> None:
     run = runner.run(pipeline)
     assert run.state == "SUCCEEDED", run.error
     assert run.outputs() == expected
-
-
-def test_outputs_of_loops_are_those_of_kfp_local_where_that_has_loops(
-    runner: Any, tmp_path: Path
-) -> None:
-    # NB: of the pipelines above it runs this one only, or makes floats of integers.
-    theirs = run_with_kfp_local(over_artifacts, tmp_path)
-    assert theirs in (None, runner.run(over_artifacts).outputs())
 
 
 def test_iterations_are_recorded_below_their_loops(runner: Any) -> None:
