@@ -21,6 +21,7 @@ from rich.text import Text
 
 from kubeloop.cli.assignments import refuse_faults
 from kubeloop.cli.debug_environment import environment
+from kubeloop.cli.debug_iterations import choose_record, refuse_iteration
 from kubeloop.cli.debug_source import DebugFunction, load_function
 from kubeloop.cli.following import execute, report_outcome
 from kubeloop.cli.options import Output, Session, console, errors, print_json, require
@@ -35,7 +36,7 @@ from kubeloop.local.pipelines.engine.outputs import Outputs, read_outputs
 from kubeloop.local.pipelines.spec import ir
 from kubeloop.local.pipelines.spec.documents import PipelineDocument
 from kubeloop.local.pipelines.spec.parsing import parse_pipeline
-from kubeloop.pipelines.metadata import Artifact, TaskRecord
+from kubeloop.pipelines.metadata import Artifact
 from kubeloop.pipelines.packages import PipelinePackage, read_package, written
 from kubeloop.pipelines.runs import RunState
 from kubeloop.pipelines.task_probe import PROBE_OUTPUT, TaskPlace, build_probe, find_task
@@ -52,6 +53,8 @@ class DebugRequest:
     parameters: dict[str, Any]
     from_run: str = ""
     """Take the inputs that the task had in this run; empty: run what comes before it."""
+    iteration: str = ""
+    """Of a loop that the task is in; empty: the first."""
     source: Path | None = None
     """The author's file; None: look for it."""
     stops_at_first_line: bool = False
@@ -82,6 +85,7 @@ def debug_task(session: Session, request: DebugRequest, *, output: Output) -> in
     require(("packaging",), what="Debugging", extra="local")
     refuse_cluster(session, request)
     place = find_task(request.package, request.task)
+    refuse_iteration(place, request.iteration)
     component = find_component(request.package, place)
     assert isinstance(component.executor, ir.ContainerSpec)
     container = component.executor
@@ -199,7 +203,7 @@ def run_before(
     if final.state is not RunState.SUCCEEDED:
         report_outcome(final)
         raise PermanentError(f"What comes before task {place.name!r} did not succeed.")
-    record = choose_record(session, final.run_id, place)
+    record = choose_record(session, final.run_id, place, iteration=request.iteration)
     if PROBE_OUTPUT not in record.output_parameters:
         msg = f"Task {place.name!r} would not run: the condition that it stands in was false."
         raise PermanentError(msg)
@@ -230,7 +234,7 @@ def read_inputs(
         raise InputError("--from-run takes all inputs from that run: leave out -p and --fast.")
     client = session.connect_pipelines()
     run_id = find_run(client, request.from_run)
-    record = choose_record(session, run_id, place)
+    record = choose_record(session, run_id, place, iteration=request.iteration)
     declared = component.input_parameters
     parameters = {k: v for k, v in record.input_parameters.items() if k in declared}
     inputs: dict[str, Any] = {"parameterValues": parameters} if parameters else {}
@@ -246,38 +250,6 @@ def read_inputs(
     # NB: an identifier of its own, so that a step does not join what it made in that run.
     folder = session.state.artifacts / safe_name(request.package.name) / str(uuid.uuid4())
     return TaskInputs(inputs=inputs, folder=folder / place.name / str(uuid.uuid4()), pod=pod)
-
-
-def choose_record(session: Session, run_id: str, place: TaskPlace) -> TaskRecord:
-    """The task's record in a run; of a loop's iterations the first that ran.
-
-    Raises:
-        PermanentError: It has none.
-    """
-    with contextlib.closing(session.connect_metadata()) as metadata:
-        found = [
-            record
-            for record in metadata.list_tasks(run_id)
-            if record.path
-            and _without_iterations(record.path) == place.path
-            and (record.input_parameters or record.input_artifacts or record.output_parameters)
-        ]
-    if not found:
-        msg = (
-            f"Task {place.name!r} had no inputs in run {run_id}, or never began: something before"
-            f" it failed, or a condition was false (see `kubeloop runs {run_id}`)."
-        )
-        raise PermanentError(msg)
-    if len(found) > 1:
-        errors.print(
-            f"Task {place.name} ran {len(found)} times, in a loop; this is the first.",
-            soft_wrap=True,
-        )
-    return found[0]
-
-
-def _without_iterations(path: str) -> tuple[str, ...]:
-    return tuple(part for part in path.split(".")[1:] if not part.isdigit())
 
 
 def render_artifact(artifact: Artifact, declared: ir.ArtifactSpec) -> dict[str, Any]:

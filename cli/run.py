@@ -63,6 +63,15 @@ def run(
             help="With --debug: take the task's inputs from this run.", show_default=False
         ),
     ] = "",
+    iteration: Annotated[
+        str,
+        typer.Option(
+            help="With --debug: the iteration of the loop that the task is in, counted from 0;"
+            " 2.0 in a loop within a loop; empty: the first.",
+            metavar="NUMBER",
+            show_default=False,
+        ),
+    ] = "",
     source: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +100,8 @@ def run(
         kubeloop run pipeline.yaml --fast
 
         kubeloop run pipeline.yaml --debug train-model --stop
+
+        kubeloop run pipeline.yaml --debug train-model --iteration 3
     """
     from kubeloop.pipelines.packages import read_package
     from kubeloop.pipelines.runs import submit
@@ -101,8 +112,8 @@ def run(
     if file is None:
         code = start_clone(session, clone, parameter or [], name=name, wait=wait, output=output)
         raise typer.Exit(code)
-    if (from_run or source or stop) and not debug:
-        raise InputError("--from-run, --source and --stop go with --debug TASK.")
+    if (from_run or iteration or source or stop) and not debug:
+        raise InputError("--from-run, --iteration, --source and --stop go with --debug TASK.")
     package = read_package(file)
     values = read_parameters(parameter, package, is_here=not context)
     if fast:
@@ -115,6 +126,7 @@ def run(
             task=debug,
             parameters=values,
             from_run=from_run,
+            iteration=iteration,
             source=source,
             stops_at_first_line=stop,
             enable_caching=cache,

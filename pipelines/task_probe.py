@@ -19,6 +19,7 @@ PROBE_OUTPUT = "executor_input"
 _ROOT = "root"
 _EXECUTOR = "exec-kubeloop-probe"
 _COMPONENT = "comp-kubeloop-probe"
+_ITERATORS = frozenset({"parameterIterator", "artifactIterator"})
 _WRITE = 'mkdir -p "$(dirname "$1")" && printf "%s" "$0" > "$1"'
 
 Json = dict[str, Any]
@@ -34,6 +35,8 @@ class TaskPlace:
     """The key of what it runs."""
     executor: str
     """The label of the executor; empty where the task stands for others."""
+    num_loops: int = 0
+    """How many loops the task is in."""
 
     @property
     def name(self) -> str:
@@ -61,16 +64,22 @@ def find_task(package: PipelinePackage, name: str) -> TaskPlace:
 
 
 def _walk(spec: Mapping[str, Any]) -> Iterator[TaskPlace]:
-    def below(component: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[TaskPlace]:
+    def below(
+        component: Mapping[str, Any], path: tuple[str, ...], num_loops: int
+    ) -> Iterator[TaskPlace]:
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             key = task["componentRef"]["name"]
             inner = spec["components"][key]
+            num_loops_here = num_loops + (not _ITERATORS.isdisjoint(task))
             yield TaskPlace(
-                path=(*path, name), component=key, executor=inner.get("executorLabel", "")
+                path=(*path, name),
+                component=key,
+                executor=inner.get("executorLabel", ""),
+                num_loops=num_loops_here,
             )
-            yield from below(inner, (*path, name))
+            yield from below(inner, (*path, name), num_loops_here)
 
-    yield from below(spec[_ROOT], ())
+    yield from below(spec[_ROOT], (), 0)
 
 
 def build_probe(package: PipelinePackage, place: TaskPlace) -> PipelinePackage:

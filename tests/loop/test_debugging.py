@@ -59,6 +59,17 @@ def sums(n: int = 4, scale: int = 2, fast: dict = {"n": 3}):
         total(data=made.outputs["data"], scale=scale)
 
 
+@component
+def double(n: int) -> int:
+    return 2 * n
+
+
+@dsl.pipeline(name="doubles")
+def doubles(items: list = [1, 2, 3]):
+    with dsl.ParallelFor(items) as n:
+        double(n=n)
+
+
 if __name__ == "__main__":
     compiler.Compiler().compile(sums, "sums.yaml")
 """
@@ -122,7 +133,8 @@ class User:
         path = self.folder / "pipeline.py"
         path.write_text(source)
         module = runpy.run_path(str(path))
-        compiler.Compiler().compile(module["sums"], str(self.folder / "sums.yaml"))
+        for name in ("sums", "doubles"):
+            compiler.Compiler().compile(module[name], str(self.folder / f"{name}.yaml"))
 
     def call(self, *arguments: str) -> Outcome:
         """Run a command in this process, which has imported what it needs."""
@@ -226,12 +238,25 @@ def test_a_task_is_debugged_with_the_inputs_of_an_earlier_run(user: User, runs: 
     assert terminal.close() == 1
 
 
+def test_an_iteration_of_a_loop_is_debugged_by_its_number(user: User) -> None:
+    debug = ("run", "doubles.yaml", "--debug", "double")
+    first = user.call(*debug, "--output", "json")
+    last = user.call(*debug, "--iteration", "2", "--output", "json")
+    missing = user.call(*debug, "--iteration", "3")
+    assert first.json["outputs"]["parameters"] == {"Output": 2}
+    assert "this is iteration 0, and --iteration takes another: 0, 1, 2." in first.err
+    assert last.json["outputs"]["parameters"] == {"Output": 6}
+    assert missing.code == 2
+    assert "no iteration '3'; those that ran are 0, 1, 2" in missing.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--debug", "totl"], "no task 'totl' that runs something; it has condition-1.total, make"),
         (["--debug", "total", "--context", "prod"], "Leave out --context"),
         (["--stop"], "go with --debug TASK"),
+        (["--debug", "total", "--iteration", "1"], "is in no loop: leave out --iteration"),
     ],
 )
 def test_what_cannot_be_debugged_is_said(user: User, arguments: list[str], message: str) -> None:
