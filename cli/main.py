@@ -14,6 +14,7 @@ import typer
 
 from kubeloop.cli import (
     check,
+    code,
     datasets,
     demo,
     endpoints,
@@ -40,7 +41,8 @@ app = typer.Typer(
     " `kubeloop up`, then `kubeloop run`, `kubectl`, `kfp.Client`, ….",
 )
 _MODULES = (
-    plane, run_command, check, runs, schedules, datasets, experiments, endpoints, lineage, demo,
+    plane, run_command, check, runs, schedules, code, datasets, experiments, endpoints, lineage,
+    demo,
 )  # fmt: skip
 for module in _MODULES:
     module.register(app)
@@ -52,7 +54,7 @@ def run(arguments: list[str] | None = None) -> int:
     # NB: its retries; kfp sets the level of urllib3 itself. What the last says is in our error.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        exit_code = app(args=arguments, standalone_mode=False)
     except InputError as error:
         errors.print(f"[red]Error:[/red] {error}", markup=True, soft_wrap=True)
         return 2
@@ -65,7 +67,7 @@ def run(arguments: list[str] | None = None) -> int:
     except _UsageError as error:
         error.show()
         return int(error.exit_code)
-    return code if isinstance(code, int) else 0
+    return exit_code if isinstance(exit_code, int) else 0
 
 
 def main() -> None:

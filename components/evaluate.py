@@ -16,9 +16,8 @@ def evaluate_model(
     report: dsl.Output[dsl.HTML],
     split: str = "test",
     slice_by: list = [],  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
-    endpoint: str = "",
+    champion: str = "",
     min_gain: float = 0.0,
-    run_id: str = "",  # noqa: ARG001  # a part of what the cache looks for
 ) -> NamedTuple(  # type: ignore[valid-type]  # KFP reads the functional form
     "Outputs",
     [
@@ -31,9 +30,9 @@ def evaluate_model(
     """Score a model package on a held-out split, and against the model that is served today.
 
     A gate can ask for `accuracy`, or for `beats_champion`: whether the model exceeds the served one
-    by `min_gain` on the examples whose labels both know; true where there is no endpoint yet. On
-    labels that the served one does not know, the model has `new_labels_accuracy` (1 where there
-    are none). `champion_accuracy` is 0 where there is no champion.
+    by `min_gain` on the examples whose labels both know; true where none is served yet. On labels
+    that the served one does not know, the model has `new_labels_accuracy` (1 where there are none).
+    `champion_accuracy` is 0 where there is no champion.
 
     Args:
         dataset: The commit that the split is taken from.
@@ -44,19 +43,17 @@ def evaluate_model(
         split: `test`, `validation` or `train`.
         slice_by: Columns of the data, `tag` or `label`, by whose values accuracy is told; empty:
             tags and columns of few values, else labels.
-        endpoint: Name of the InferenceService whose model is the champion; empty: no comparison.
+        champion: URI of the served model's package, as `find_champion` tells it; empty: there is
+            none to compare with.
         min_gain: Accuracy by which the model must exceed the champion's; 0: be as good.
-        run_id: Give `dsl.PIPELINE_JOB_ID_PLACEHOLDER` with `endpoint`, and no run takes the step
-            from the cache: what the endpoint serves may have changed.
     """
-    from kubeloop.components.evaluating import find_champion, judge, log_judgement
+    from kubeloop.components.evaluating import judge, log_judgement
     from kubeloop.components.steps import open_step
     from kubeloop.training.evaluation import EvaluationConfig
 
     config = EvaluationConfig(split=split, slice_by=tuple(slice_by))
     with open_step(metrics.uri):
-        champion = find_champion(endpoint)
-        judged = judge(model.uri, dataset.uri, config, champion=champion, min_gain=min_gain)
+        judged = judge(model.uri, dataset.uri, config, champion_uri=champion, min_gain=min_gain)
     log_judgement(judged, metrics=metrics, confusion=confusion, report=report)
     return (
         judged.evaluation.accuracy,

@@ -1,12 +1,11 @@
-"""What `evaluate_model` logs, and how it finds the model that an endpoint serves today."""
+"""What `evaluate_model` finds out and logs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kubeloop.components.steps import find_namespace
 from kubeloop.errors import InputError
 from kubeloop.training.evaluation import (
     Comparison,
@@ -31,7 +30,7 @@ class Judgement:
     comparison: Comparison | None
     beats_champion: bool
     verdict: str
-    """What the comparison came to; empty where none was asked for."""
+    """What the comparison came to; empty where there was none."""
 
     @property
     def champion_accuracy(self) -> float:
@@ -45,44 +44,12 @@ class Judgement:
         return 1.0 if accuracy is None else accuracy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Champion:
-    """The model that an endpoint serves today."""
-
-    endpoint: str = ""
-    """Name of the InferenceService; empty: no comparison is asked for."""
-    model_uri: str = ""
-    """Its model package; empty where there is no such endpoint."""
-
-
-def find_champion(endpoint: str, *, namespace: str = "", client: Any = None) -> Champion:
-    """Look at what an endpoint serves.
-
-    Args:
-        endpoint: Name of the InferenceService; empty: no comparison is asked for.
-        namespace: Where it is; empty: where the step runs.
-        client: KServe's client, which has no types; None: a new one.
-
-    Raises:
-        InputError: The endpoint names no model.
-        TransientError: The Kubernetes API cannot be reached.
-    """
-    from kubeloop.kserve.deployments import connect, get
-
-    if not endpoint:
-        return Champion()
-    found = get(endpoint, namespace=namespace or find_namespace(), client=client or connect())
-    if found is not None and not found.model_uri:
-        raise InputError(f"Endpoint {endpoint!r} names no model URI; it cannot be compared with.")
-    return Champion(endpoint=endpoint, model_uri=found.model_uri if found else "")
-
-
 def judge(
     model_uri: str,
     dataset_uri: str,
     config: EvaluationConfig,
     *,
-    champion: Champion,
+    champion_uri: str = "",
     min_gain: float = 0.0,
 ) -> Judgement:
     """Score a model, and the served one on the same examples.
@@ -91,7 +58,7 @@ def judge(
         model_uri: The model package.
         dataset_uri: The dataset commit.
         config: What is scored.
-        champion: What it must beat.
+        champion_uri: The served model's package, which it must beat; empty: there is none.
         min_gain: Accuracy by which it must.
 
     Raises:
@@ -99,17 +66,16 @@ def judge(
     """
     evaluation = evaluate(model_uri, dataset_uri, config)
     comparison, wins, verdict = None, True, ""
-    if champion.model_uri:
+    if champion_uri:
         try:
-            comparison = compare(evaluation, champion.model_uri, dataset_uri, config)
+            comparison = compare(evaluation, champion_uri, dataset_uri, config)
         except InputError as error:
             raise InputError(
-                f"The model that endpoint {champion.endpoint!r} serves cannot be compared: {error}"
+                f"The model cannot be compared with the served one: {error} Deploy it under another"
+                " name, or delete the endpoint first."
             ) from error
         wins = comparison.is_won(min_gain)
         verdict = _describe(comparison, wins=wins, min_gain=min_gain)
-    elif champion.endpoint:
-        verdict = f"There is no endpoint {champion.endpoint!r} yet: the model has nothing to beat."
     return Judgement(
         model_uri=model_uri,
         dataset_uri=dataset_uri,

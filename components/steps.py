@@ -94,17 +94,25 @@ class Step:
 
 @contextlib.contextmanager
 def open_step(output_uri: str) -> Iterator[Step]:
-    """Identify the running step, and give its end the form that KFP and users expect.
-
-    SIGTERM, with which KFP ends the steps of a cancelled run, becomes `SystemExit`, so that the
-    step cleans up. An error of ours ends the step with its message, without a traceback.
+    """Identify the running step, and give its end the form of `rendered_errors`.
 
     Args:
         output_uri: The planned URI of any of the step's outputs.
     """
+    with rendered_errors():
+        yield Step.from_output_uri(output_uri)
+
+
+@contextlib.contextmanager
+def rendered_errors() -> Iterator[None]:
+    """Give the end of a step the form that KFP and users expect.
+
+    SIGTERM, with which KFP ends the steps of a cancelled run, becomes `SystemExit`, so that the
+    step cleans up. An error of ours ends the step with its message, without a traceback.
+    """
     with exit_on_sigterm():
         try:
-            yield Step.from_output_uri(output_uri)
+            yield
         except KubeloopError as error:
             print(render_failure(error), file=sys.stderr, flush=True)
             sys.exit(1)

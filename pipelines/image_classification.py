@@ -1,16 +1,16 @@
 """Image classification, from a folder of images to a served endpoint.
 
 ingest → tune → train → evaluate → gate → deploy → probe → picture of the lineage. The gate deploys
-only a model that is accurate enough on images that neither training nor tuning has seen.
+only a model that is accurate enough on images that neither training nor tuning has seen, and no
+worse there than the one that is served.
 """
 
 from kfp import dsl
 
-from kubeloop.components.evaluate import evaluate_model
 from kubeloop.components.ingest import ingest_dataset
 from kubeloop.components.train import train_model
 from kubeloop.components.tune import tune_hyperparameters
-from kubeloop.pipelines.serving import add_serving, give_object_store
+from kubeloop.pipelines.serving import add_evaluation, add_serving, give_object_store
 
 SEARCH_SPACE = {
     "learning_rate": {"type": "float", "min": 0.005, "max": 0.05, "log": True},
@@ -29,6 +29,7 @@ FAST = {
     "trial_epochs": 1,
     "epochs": 1,
     "min_accuracy": 0.0,
+    "min_gain": -1.0,
 }
 """`kubeloop run --fast`: every step at work within seconds, beside the real data and endpoint."""
 
@@ -42,8 +43,11 @@ def image_classification(
     dataset_name: str = "images",
     endpoint_name: str = "image-classifier",
     min_accuracy: float = 0.9,
+    min_gain: float = 0.0,
     search_space: dict = SEARCH_SPACE,  # type: ignore[type-arg]  # KFP takes the bare class
     hyperparameters: dict = HYPERPARAMETERS,  # type: ignore[type-arg]
+    code: str = "",
+    objective_metric: str = "val_accuracy",
     algorithm: str = "tpe",
     max_trials: int = 6,
     parallel_trials: int = 2,
@@ -64,8 +68,13 @@ def image_classification(
         dataset_name: Name of the dataset in the store.
         endpoint_name: Name of the InferenceService.
         min_accuracy: Accuracy on the test split from which the model is deployed, in [0, 1].
+        min_gain: Accuracy by which it must exceed the model that the endpoint serves; 0: be as
+            good.
         search_space: Hyperparameters to tune.
         hyperparameters: Hyperparameters that are not tuned.
+        code: Archive of a program of your own (`kubeloop code publish`), run in place of ours; its
+            hyperparameters are other ones.
+        objective_metric: What is tuned for, as the program prints it.
         algorithm: Katib algorithm.
         max_trials: Trials in all.
         parallel_trials: Trials at a time.
@@ -97,6 +106,8 @@ def image_classification(
         search_space=search_space,
         hyperparameters=hyperparameters,
         epochs=trial_epochs,
+        code=code,
+        objective_metric=objective_metric,
         algorithm=algorithm,
         max_trial_count=max_trials,
         parallel_trial_count=parallel_trials,
@@ -110,13 +121,20 @@ def image_classification(
         best_parameters=tune.outputs["best_parameters"],
         trial=tune.outputs["best_trial"],
         epochs=epochs,
+        code=code,
         num_workers=num_workers,
         seed=seed,
     )
-    evaluate = evaluate_model(dataset=dataset, model=train.outputs["model"])
-    steps = [ingest, tune, train, evaluate]
+    judged = add_evaluation(
+        dataset=dataset, train=train, endpoint_name=endpoint_name, min_gain=min_gain
+    )
+    steps = [ingest, tune, train, *judged]
 
-    with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
+    scores = judged[-1].outputs
+    with (
+        dsl.If(scores["accuracy"] >= min_accuracy, name="accurate-enough"),
+        dsl.If(scores["beats_champion"] == True, name="no-worse-than-served"),  # noqa: E712
+    ):
         steps += add_serving(
             dataset=dataset,
             model=train.outputs["model"],

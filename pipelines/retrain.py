@@ -9,10 +9,9 @@ and on those that only the new one knows it is accurate enough. Else the served 
 
 from kfp import dsl
 
-from kubeloop.components.evaluate import evaluate_model
 from kubeloop.components.ingest import ingest_dataset
 from kubeloop.components.train import train_model
-from kubeloop.pipelines.serving import add_serving, give_object_store
+from kubeloop.pipelines.serving import add_evaluation, add_serving, give_object_store
 
 FAST = {
     "dataset_name": "texts-fast",
@@ -35,6 +34,7 @@ def retrain(
     endpoint_name: str = "text-classifier",
     kind: str = "text_classification",
     program: str = "text",
+    code: str = "",
     options: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP takes the bare class
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
     min_gain: float = 0.0,
@@ -55,6 +55,7 @@ def retrain(
         endpoint_name: Name of the InferenceService; where there is none, it is created.
         kind: Kind of the dataset, such as `text_classification` or `image_classification`.
         program: Training program: `text` or `image`.
+        code: Archive of a program of your own (`kubeloop code publish`), run in place of ours.
         options: How the source is read, such as `text_column`, `label_column`, `encoding`.
         hyperparameters: Hyperparameters, such as those that tuning found for the served model.
         min_gain: Accuracy on the labels that both models know by which the new one must exceed the
@@ -78,7 +79,7 @@ def retrain(
         seed=seed,
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )
-    # What the dataset holds, and what the endpoint serves, may have changed since the last run.
+    # What the dataset holds may have changed since the last run.
     ingest.set_caching_options(False)
     dataset = ingest.outputs["dataset"]
 
@@ -87,22 +88,19 @@ def retrain(
         hyperparameters=hyperparameters,
         epochs=epochs,
         program=program,
+        code=code,
         num_workers=num_workers,
         seed=seed,
     )
-    evaluate = evaluate_model(
-        dataset=dataset,
-        model=train.outputs["model"],
-        endpoint=endpoint_name,
-        min_gain=min_gain,
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    judged = add_evaluation(
+        dataset=dataset, train=train, endpoint_name=endpoint_name, min_gain=min_gain
     )
-    evaluate.set_caching_options(False)
-    steps = [ingest, train, evaluate]
+    steps = [ingest, train, *judged]
 
+    scores = judged[-1].outputs
     with (
-        dsl.If(evaluate.outputs["beats_champion"] == True, name="better-on-old"),  # noqa: E712
-        dsl.If(evaluate.outputs["new_labels_accuracy"] >= min_new_accuracy, name="good-on-new"),
+        dsl.If(scores["beats_champion"] == True, name="no-worse-than-served"),  # noqa: E712
+        dsl.If(scores["new_labels_accuracy"] >= min_new_accuracy, name="good-on-new"),
     ):
         steps += add_serving(
             dataset=dataset,

@@ -1,4 +1,4 @@
-"""The end that our pipelines share: a model that passed the gate becomes an endpoint, and is asked.
+"""The end that our pipelines share: a model is judged; one that passes becomes an endpoint.
 
 Called while a pipeline is compiled; the tasks become tasks of that pipeline.
 """
@@ -10,12 +10,35 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from kubeloop.components.champion import find_champion
 from kubeloop.components.deploy import deploy_model
+from kubeloop.components.evaluate import evaluate_model
 from kubeloop.components.probe import probe_endpoint
 from kubeloop.datasets.stores import OBJECT_STORE_SECRET, OBJECT_STORE_VARIABLES
 from kubeloop.pipelines.report_lineage import report_lineage
 
 Channel = Any  # an output or a parameter: a KFP channel, or the value itself
+
+
+def add_evaluation(
+    *, dataset: Channel, train: dsl.PipelineTask, endpoint_name: Channel, min_gain: Channel
+) -> list[dsl.PipelineTask]:
+    """Add what a gate asks: how good the model is, by itself and beside the one served today.
+
+    Returns:
+        The tasks, that of `evaluate_model` last.
+    """
+    champion = find_champion(endpoint=endpoint_name, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+    # Another run may deploy a model while this one trains.
+    champion.after(train)
+    champion.set_caching_options(False)
+    evaluate = evaluate_model(
+        dataset=dataset,
+        model=train.outputs["model"],
+        champion=champion.outputs["model_uri"],
+        min_gain=min_gain,
+    )
+    return [champion, evaluate]
 
 
 def add_serving(

@@ -6,11 +6,10 @@ Where a label says that a text belongs to no other (`oos`), tuning looks at the 
 
 from kfp import dsl
 
-from kubeloop.components.evaluate import evaluate_model
 from kubeloop.components.ingest import ingest_dataset
 from kubeloop.components.train import train_model
 from kubeloop.components.tune import tune_hyperparameters
-from kubeloop.pipelines.serving import add_serving, give_object_store
+from kubeloop.pipelines.serving import add_evaluation, add_serving, give_object_store
 
 SEARCH_SPACE = {
     "learning_rate": {"type": "float", "min": 0.001, "max": 0.01, "log": True},
@@ -27,6 +26,7 @@ FAST = {
     "trial_epochs": 1,
     "epochs": 1,
     "min_accuracy": 0.0,
+    "min_gain": -1.0,
 }
 """`kubeloop run --fast`: every step at work within seconds, beside the real data and endpoint."""
 
@@ -40,9 +40,11 @@ def text_classification(
     dataset_name: str = "texts",
     endpoint_name: str = "text-classifier",
     min_accuracy: float = 0.8,
+    min_gain: float = 0.0,
     options: dict = {},  # type: ignore[type-arg]  # noqa: B006  # KFP takes the bare class
     search_space: dict = SEARCH_SPACE,  # type: ignore[type-arg]
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
+    code: str = "",
     objective_metric: str = "val_in_scope_accuracy",
     algorithm: str = "tpe",
     max_trials: int = 6,
@@ -63,9 +65,13 @@ def text_classification(
         dataset_name: Name of the dataset in the store.
         endpoint_name: Name of the InferenceService.
         min_accuracy: Accuracy on the test split from which the model is deployed, in [0, 1].
+        min_gain: Accuracy by which it must exceed the model that the endpoint serves; 0: be as
+            good.
         options: How the source is read, such as `text_column`, `label_column`, `encoding`.
         search_space: Hyperparameters to tune.
         hyperparameters: Hyperparameters that are not tuned.
+        code: Archive of a program of your own (`kubeloop code publish`), run in place of ours; its
+            hyperparameters are other ones.
         objective_metric: What is tuned for; without a label `oos` it equals `val_accuracy`.
         algorithm: Katib algorithm.
         max_trials: Trials in all.
@@ -99,6 +105,7 @@ def text_classification(
         hyperparameters=hyperparameters,
         epochs=trial_epochs,
         program="text",
+        code=code,
         objective_metric=objective_metric,
         algorithm=algorithm,
         max_trial_count=max_trials,
@@ -114,13 +121,20 @@ def text_classification(
         trial=tune.outputs["best_trial"],
         epochs=epochs,
         program="text",
+        code=code,
         num_workers=num_workers,
         seed=seed,
     )
-    evaluate = evaluate_model(dataset=dataset, model=train.outputs["model"])
-    steps = [ingest, tune, train, evaluate]
+    judged = add_evaluation(
+        dataset=dataset, train=train, endpoint_name=endpoint_name, min_gain=min_gain
+    )
+    steps = [ingest, tune, train, *judged]
 
-    with dsl.If(evaluate.outputs["accuracy"] >= min_accuracy, name="accurate-enough"):
+    scores = judged[-1].outputs
+    with (
+        dsl.If(scores["accuracy"] >= min_accuracy, name="accurate-enough"),
+        dsl.If(scores["beats_champion"] == True, name="no-worse-than-served"),  # noqa: E712
+    ):
         steps += add_serving(
             dataset=dataset,
             model=train.outputs["model"],

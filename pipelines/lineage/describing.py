@@ -142,6 +142,22 @@ def describe_job(model: Artifact) -> LineageNode | None:
     )
 
 
+def describe_code(model: Artifact) -> LineageNode | None:
+    """The user's own program that a model's training job ran; the archive's name is its hash."""
+    uri = str(model.metadata.get(ModelKey.CODE_URI, ""))
+    if not uri:
+        return None
+    name = uri.rpartition("/")[2].removesuffix(".zip")
+    digest = _DIGEST.fullmatch(name)
+    return LineageNode(
+        key=f"code:{uri}",
+        kind=LineageKind.CODE,
+        id=name,
+        uri=uri,
+        digest=f"sha256:{digest[1]}" if digest else "",
+    )
+
+
 def describe_search(trials: Artifact) -> tuple[LineageNode, LineageNode]:
     """The experiment and the best trial that a table of trials names."""
     recorded = trials.metadata

@@ -24,6 +24,8 @@ class LineageKind(StrEnum):
     TASK = "task"
     DATASET = "dataset"
     SOURCE = "source"
+    CODE = "code"
+    """Archive of a user's own program."""
     ARTIFACT = "artifact"
 
 

@@ -135,6 +135,8 @@ class Linker:
         if job is not None and has_run:
             self._web.link(maker, job, Relation.STARTED)
             self._web.link(job, node, Relation.TRAINED)
+            if (code := describing.describe_code(artifact)) is not None:
+                self._web.link(code, job, Relation.USED)
             self._link_trial(task, artifact, job)
         else:
             self._web.link(maker, node, Relation.REUSED if task.is_cached else Relation.MADE)

@@ -143,6 +143,7 @@ COLOURS = {
     LineageKind.TASK: "#f1f3f5",
     LineageKind.DATASET: "#ffec99",
     LineageKind.SOURCE: "#fff3bf",
+    LineageKind.CODE: "#fcc2d7",
     LineageKind.ARTIFACT: "#c3fae8",
 }
 """Fill of each kind, in every picture."""

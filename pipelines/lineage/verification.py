@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kubeloop.datasets.verification import verify_commit, verify_source
 from kubeloop.digests import digest_path
 from kubeloop.errors import InputError, IntegrityError, KubeloopError
 from kubeloop.pipelines.lineage.graph import LineageGraph, LineageKind, LineageNode, Relation
+from kubeloop.training.code import fetch_code
 from kubeloop.training.package import MANIFEST_FILE, opened_package
 
 
@@ -118,6 +120,11 @@ def _check_source(node: LineageNode, graph: LineageGraph) -> None:
     verify_source(commit)
 
 
+def _check_code(node: LineageNode, _: LineageGraph) -> None:
+    with _missing_is_changed(), tempfile.TemporaryDirectory() as folder:
+        fetch_code(node.uri, Path(folder))
+
+
 def _check_artifact(node: LineageNode, _: LineageGraph) -> None:
     if not node.digest:
         raise _NotComparableError("no digest was recorded")
@@ -158,5 +165,6 @@ _CHECKS: dict[LineageKind, Callable[[LineageNode, LineageGraph], None]] = {
     LineageKind.TRIAL: _check_specification,
     LineageKind.DATASET: _check_dataset,
     LineageKind.SOURCE: _check_source,
+    LineageKind.CODE: _check_code,
     LineageKind.ARTIFACT: _check_artifact,
 }

@@ -99,8 +99,14 @@ def train(config: OwnProgramConfig, world: World, stop: StopSignal) -> None:
             arguments += ["--checkpoint", str(stack.enter_context(kept))]
         command = [*_choose_launcher(os.environ), str(entry), *arguments, *config.arguments]
         metrics = _run(command, stop=stop)
-        if config.model_uri and (world.is_main or (work / "model" / PROGRAM_FILE).exists()):
+        if config.model_uri and _writes_model(work / "model", world, os.environ):
             _complete(config, work / "model", dataset=dataset, metrics=metrics)
+
+
+def _writes_model(folder: Path, world: World, environment: Mapping[str, str]) -> bool:
+    """Rank 0 answers for the model; which worker of an elastic job that is, its file tells."""
+    is_elastic = "PET_RDZV_ENDPOINT" in environment
+    return (folder / PROGRAM_FILE).exists() if is_elastic else world.is_main
 
 
 def _choose_launcher(environment: Mapping[str, str]) -> list[str]:
