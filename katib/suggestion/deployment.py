@@ -45,7 +45,7 @@ def build_suggestion_configs(
 
     Args:
         algorithms: Which; by default every algorithm there is.
-        image: Image that carries kubeloop with its `katib`, `search` and `torch` extras.
+        image: Image that carries kubeloop with its `katib` and `search` extras.
 
     Raises:
         InputError: There is no such algorithm.
