@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +29,10 @@ from kubeloop.training.package import PROGRAM_FILE
 from kubeloop.training.plain_data import mirrored_folder, write_plain_dataset
 from kubeloop.training.programs.entry import ProgramExit, describe_origin, run_program
 from kubeloop.training.stopping import StopSignal
+from kubeloop.training.user_process import UserProcess, user_process
 
 _FIRST_SIGNAL = 128
+_LAUNCHER = "kubeloop.training.launch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +98,7 @@ def train(config: OwnProgramConfig, world: World, stop: StopSignal) -> None:
         if config.checkpoint_uri:
             kept = mirrored_folder(config.checkpoint_uri, work / "checkpoint")
             arguments += ["--checkpoint", str(stack.enter_context(kept))]
-        command = [*_choose_launcher(os.environ), str(entry), *arguments, *config.arguments]
-        metrics = _run(command, stop=stop)
+        metrics = _run(entry, [*arguments, *config.arguments], stop=stop)
         if config.model_uri and _writes_model(work / "model", world, os.environ):
             _complete(config, work / "model", dataset=dataset, metrics=metrics)
 
@@ -109,34 +109,29 @@ def _writes_model(folder: Path, world: World, environment: Mapping[str, str]) ->
     return (folder / PROGRAM_FILE).exists() if is_elastic else world.is_main
 
 
-def _choose_launcher(environment: Mapping[str, str]) -> list[str]:
+def _choose_launcher(environment: Mapping[str, str]) -> str:
     """Several processes, or workers that come and go, are torchrun's business."""
-    if environment.get("PET_NPROC_PER_NODE", "").isdigit():
-        return [sys.executable, "-u", "-m", "kubeloop.training.launch"]
-    return [sys.executable, "-u"]
+    return _LAUNCHER if environment.get("PET_NPROC_PER_NODE", "").isdigit() else ""
 
 
-def _run(command: Sequence[str], *, stop: StopSignal) -> dict[str, float]:
+def _run(script: Path, arguments: Sequence[str], *, stop: StopSignal) -> dict[str, float]:
     """Run a program to its end, pass its output on, and return the last metrics it printed."""
     metrics: dict[str, float] = {}
+    launcher = _choose_launcher(os.environ)
     with (
-        subprocess.Popen(  # noqa: S603  # running the user's program is what this is for
-            command, stdout=subprocess.PIPE, text=True, errors="replace"
-        ) as process,
+        user_process(script, arguments, launcher=launcher) as process,
         _passing_on_sigterm(process, stop),
     ):
-        for line in process.stdout or ():
+        for line in process.output:
             print(line, end="", flush=True)
             metrics = parse_metrics(line) or metrics
-        process.wait()
-    if process.returncode:
-        code = process.returncode
+    if code := process.exit_code:
         raise ProgramExit(_FIRST_SIGNAL - code if code < 0 else code)
     return metrics
 
 
 @contextmanager
-def _passing_on_sigterm(process: subprocess.Popen[str], stop: StopSignal) -> Iterator[None]:
+def _passing_on_sigterm(process: UserProcess, stop: StopSignal) -> Iterator[None]:
     def pass_on(_number: int, _frame: FrameType | None) -> None:
         stop.is_set = True
         with contextlib.suppress(ProcessLookupError):
