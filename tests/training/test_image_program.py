@@ -1,10 +1,5 @@
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,76 +7,30 @@ import torch
 
 from kubeloop import __version__
 from kubeloop.datasets import Commit, open_dataset
+from kubeloop.testing.processes import Machine
+from kubeloop.testing.tiny_image_program import main
+from kubeloop.testing.training_processes import read_losses, start_two_workers
 from kubeloop.training.evaluation import evaluate
-from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.package import open_package
-from kubeloop.training.programs.image import main, parse_arguments
+from kubeloop.training.programs import image
+from kubeloop.training.programs.image import parse_arguments
 
 pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
 
 SMALL = ("--epochs", "3", "--batch_size", "14", "--learning_rate", "0.01", "--seed", "1")
 
 
-def start(
-    arguments: Sequence[str], *, rank: int = 0, world_size: int = 1, port: int = 0
-) -> subprocess.Popen[str]:
-    environment = {
-        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "KUBELOOP_JOB_NAME": "job-1",
-        "KUBELOOP_RUN_ID": "run-1",
-    }
-    if world_size > 1:
-        environment |= {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(world_size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-    return subprocess.Popen(
-        [sys.executable, "-m", "kubeloop.training.programs.image", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def losses(output: str) -> list[float]:
-    return [
-        metrics["train_loss"]
-        for line in output.splitlines()
-        if "train_loss" in (metrics := parse_metrics(line))
-    ]
-
-
-def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stdout is not None
-    output = ""
-    for line in process.stdout:
-        output += line
-        if text in line:
-            return output
-    raise AssertionError(f"{text!r} never came: {output}{process.communicate()[1]}")
-
-
-def test_a_package_says_what_it_is_and_where_it_comes_from(
+def test_a_package_knows_the_classes_and_where_it_comes_from(
     commit: Commit, model_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBELOOP_JOB_NAME", "job-1")
     monkeypatch.setenv("KUBELOOP_RUN_ID", "run-1")
 
-    assert main(["--dataset", commit.uri, "--model", model_uri, *SMALL]) == 0
+    arguments = ["--dataset", commit.uri, "--model", model_uri, *SMALL]
+    assert image.main([*arguments, "--epochs", "12", "--batch_size", "7"]) == 0
 
-    manifest = open_package(Path(model_uri)).manifest
+    package = open_package(Path(model_uri))
+    manifest = package.manifest
     assert (manifest.name, manifest.labels) == ("stripes", ("bottom", "middle", "top"))
     assert manifest.provenance == {
         "dataset": "stripes",
@@ -97,19 +46,10 @@ def test_a_package_says_what_it_is_and_where_it_comes_from(
     assert manifest.hyperparameters["image_size"] == 16
     assert manifest.metrics.keys() == {"val_loss", "val_accuracy"}
     assert manifest.inputs[0].shape == (-1, -1, -1, 1)
-
-
-def test_a_trained_model_knows_the_classes(commit: Commit, model_uri: str) -> None:
-    arguments = ["--dataset", commit.uri, "--model", model_uri, "--epochs", "12"]
-    assert main([*arguments, "--batch_size", "7", "--learning_rate", "0.01"]) == 0
-
-    evaluation = evaluate(model_uri, commit.uri)
-
-    assert evaluation.accuracy == 1.0
+    assert evaluate(model_uri, commit.uri).accuracy == 1.0
     example = open_dataset(commit.uri).split("test").image(0, channels=1)
     with torch.inference_mode():
-        model = open_package(Path(model_uri)).load_model()
-        probabilities = model(torch.tensor(example.image).unsqueeze(0))
+        probabilities = package.load_model()(torch.tensor(example.image).unsqueeze(0))
     assert int(probabilities.argmax()) == example.class_index
 
 
@@ -123,77 +63,38 @@ def test_the_same_seed_gives_the_same_package(commit: Commit, tmp_path: Path) ->
     assert len(digests) == 1
 
 
-def test_metrics_reach_the_log_at_once_and_sigterm_leaves_a_checkpoint(
-    commit: Commit, tmp_path: Path
+def test_two_workers_train_one_model(
+    commit: Commit, tmp_path: Path, torch_machine: Machine
 ) -> None:
-    arguments = ["--dataset", commit.uri, "--checkpoint", str(tmp_path / "checkpoints")]
-    hyperparameters = ["--epochs", "400", "--batch_size", "14"]
-    process = start([*arguments, *hyperparameters])
-    wait_for_line(process, "epoch=2 ")
-
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
-
-    assert process.returncode == 143, errors
-    assert "as asked by SIGTERM" in errors
-    assert "epoch=400 " not in output
-    assert list((tmp_path / "checkpoints").glob("*.pt"))
-
-
-def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(commit: Commit, tmp_path: Path) -> None:
-    hyperparameters = ["--dataset", commit.uri, "--epochs", "12", "--batch_size", "14"]
-    whole = start([*hyperparameters, "--model", str(tmp_path / "whole")])
-    arguments = [*hyperparameters, "--model", str(tmp_path / "broken")]
-    arguments += ["--checkpoint", str(tmp_path / "checkpoints")]
-    killed = start(arguments)
-    before = wait_for_line(killed, "epoch=3 ")
-    killed.kill()
-    before += killed.communicate(timeout=60)[0]
-    resumed = start(arguments)
-    after, errors = resumed.communicate(timeout=60)
-    unbroken, _ = whole.communicate(timeout=60)
-
-    assert resumed.returncode == 0, errors
-    assert "Resuming from the checkpoint" in after
-    assert losses(after) == losses(unbroken)[-len(losses(after)) :]
-    assert losses(before) == losses(unbroken)[: len(losses(before))]
-    assert (tmp_path / "broken" / "model.pt2").read_bytes() == (
-        tmp_path / "whole" / "model.pt2"
-    ).read_bytes()
-
-
-def test_two_workers_train_one_model(commit: Commit, tmp_path: Path) -> None:
-    port, model = free_port(), tmp_path / "model"
-    arguments = ["--dataset", commit.uri, "--model", str(model), "--epochs", "20"]
+    model = tmp_path / "model"
+    arguments = ["--dataset", commit.uri, "--model", str(model), "--epochs", "10"]
     arguments += ["--batch_size", "7", "--learning_rate", "0.01"]
-    workers = [start(arguments, rank=rank, world_size=2, port=port) for rank in range(2)]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
 
-    assert [worker.returncode for worker in workers] == [0, 0], outputs
-    assert len(losses(outputs[0][0])) == 20
-    assert outputs[1][0] == ""
+    workers = start_two_workers(torch_machine, *arguments)
+
+    assert [worker.end() for worker in workers] == [0, 0], [worker.output for worker in workers]
+    assert len(read_losses(workers[0].output)) == 10
+    assert workers[1].output == ""
     assert evaluate(str(model), commit.uri).accuracy == 1.0
 
 
-def test_a_lost_worker_asks_for_a_restart_that_resumes(commit: Commit, tmp_path: Path) -> None:
+def test_a_lost_worker_asks_for_a_restart_that_resumes(
+    commit: Commit, tmp_path: Path, torch_machine: Machine
+) -> None:
     arguments = ["--dataset", commit.uri, "--checkpoint", str(tmp_path / "checkpoints")]
-    arguments += ["--epochs", "300", "--batch_size", "14", "--learning_rate", "0.01"]
-    port = free_port()
-    main_worker, other = (start(arguments, rank=rank, world_size=2, port=port) for rank in range(2))
-    wait_for_line(main_worker, "epoch=2 ")
+    arguments += ["--epochs", "5000", "--batch_size", "14", "--learning_rate", "0.01"]
+    main_worker, other = start_two_workers(torch_machine, *arguments)
+    main_worker.wait_for("epoch=2 ")
 
-    other.kill()
-    other.communicate(timeout=60)
-    _, errors = main_worker.communicate(timeout=60)
+    assert other.end(signal.SIGKILL) == 137
+    assert main_worker.end() == 138, main_worker.output
 
-    assert main_worker.returncode == 138, errors
-    assert "error: Lost another process of the job" in errors
-    port = free_port()
-    workers = [start(arguments, rank=rank, world_size=2, port=port) for rank in range(2)]
-    assert "Resuming" in wait_for_line(workers[0], "epoch=")
+    assert "error: Lost another process of the job" in main_worker.output
+    workers = start_two_workers(torch_machine, *arguments)
+    workers[0].wait_for("epoch=")
+    assert "Resuming" in workers[0].output
     for worker in workers:
-        worker.kill()
-        worker.communicate(timeout=60)
+        worker.end(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +110,7 @@ def test_a_lost_worker_asks_for_a_restart_that_resumes(commit: Commit, tmp_path:
 def test_wrong_values_are_clear_errors(
     commit: Commit, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert main(["--dataset", commit.uri, *SMALL, *arguments]) == 1
+    assert image.main(["--dataset", commit.uri, *SMALL, *arguments]) == 1
     assert message in capsys.readouterr().err
 
 

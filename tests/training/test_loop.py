@@ -1,6 +1,4 @@
-import os
 import re
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,19 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import InputError, PermanentError
-from kubeloop.training.distributed import World, joined, read_world
+from kubeloop.testing.processes import Machine
+from kubeloop.testing.training_processes import start_two_workers
+from kubeloop.testing.twin_training import Blobs, train_twin
+from kubeloop.training.distributed import World, read_world
 from kubeloop.training.loop import TrainingLoop
-from kubeloop.training.loop_config import (
-    ClassWeights,
-    LoopConfig,
-    Optimizer,
-    Precision,
-    Schedule,
-)
+from kubeloop.training.loop_config import LoopConfig, Optimizer, Precision, Schedule
 from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.optimization import scale_learning_rate
 from kubeloop.training.selection import Scores
@@ -29,29 +23,6 @@ from kubeloop.training.stopping import StoppedError, StopSignal
 pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
 
 CONFIG = LoopConfig(learning_rate=0.02, batch_size=8, epochs=4, seed=3)
-
-
-class Blobs:
-    """Two clouds of points; a generator moves them a little."""
-
-    def __init__(self, count: int, *, scale: float = 1.0, is_still: bool = False) -> None:
-        self.is_still = is_still
-        generator = torch.Generator().manual_seed(count)
-        self.labels = torch.arange(count) % 2
-        centres = torch.stack([self.labels, 1 - self.labels], dim=1) * 2.0
-        self.points = (centres + torch.randn(count, 2, generator=generator) * 0.3) * scale
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def count_classes(self) -> Tensor:
-        return torch.bincount(self.labels)
-
-    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        points = self.points[rows]
-        if generator is not None and not self.is_still:
-            points = points + torch.randn(points.shape, generator=generator) * 0.1
-        return points, self.labels[rows]
 
 
 def build_module() -> nn.Module:
@@ -253,50 +224,16 @@ def test_the_world_is_read_from_the_environment() -> None:
         read_world({"RANK": "x"})
 
 
-def train_twin(batch_size: int, *, world: World, lines: list[str]) -> None:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(2, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 2))
-    config = LoopConfig(
-        batch_size=batch_size,
-        epochs=4,
-        learning_rate=0.02,
-        gradient_clipping=1.0,
-        accumulation_steps=2,
-        class_weights=ClassWeights.BALANCED,
-    )
-    TrainingLoop(
-        module,
-        config,
-        world=world,
-        train=Blobs(51, is_still=True),
-        validation=Blobs(21),
-        report=lines.append,
-    ).run()
-
-
-def train_worker(rank: int, port: int, path: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    world, lines = World(rank=rank, size=2), list[str]()
-    with joined(world):
-        train_twin(8, world=world, lines=lines)
-    if rank == 0:
-        Path(path).write_text("\n".join(lines))
-
-
-def test_two_workers_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+def test_two_workers_equal_one_with_twice_the_batch(torch_machine: Machine) -> None:
     alone: list[str] = []
-    train_twin(16, world=World(), lines=alone)
-    path = tmp_path / "lines"
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    train_twin(16, world=World(), report=alone.append)
 
-    spawn(train_worker, args=(port, str(path)), nprocs=2)  # type: ignore[no-untyped-call]  # torch's
+    workers = start_two_workers(torch_machine, program="kubeloop.testing.twin_training")
 
-    together = path.read_text().splitlines()
-    assert losses(together) == pytest.approx(losses(alone), abs=2e-6)
-    assert len(losses(together)) == 4
+    assert [worker.end() for worker in workers] == [0, 0], [worker.output for worker in workers]
+    together, other = (losses(worker.output.splitlines()) for worker in workers)
+    assert together == pytest.approx(losses(alone), abs=2e-6)
+    assert (len(together), other) == (4, [])
 
 
 class Ticking:

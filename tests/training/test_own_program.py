@@ -2,8 +2,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import kubeloop
 from kubeloop.datasets import Commit, open_dataset
 from kubeloop.datasets.stores import open_store
 from kubeloop.errors import InputError, IntegrityError
+from kubeloop.testing.processes import Machine
+from kubeloop.testing.training_processes import TrainingProcess
 from kubeloop.training.code import MANIFEST_FILE, fetch_code, pack_code, publish_code, unpack_code
 from kubeloop.training.evaluation import evaluate
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.package import open_package
+from kubeloop.training.programs import own
 from kubeloop.training.programs.own import main
 
 pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
@@ -127,7 +129,9 @@ def test_a_program_that_leaves_no_model_is_told_how(
     assert not (tmp_path / "model").exists()
 
 
-def test_sigterm_reaches_the_program_and_its_checkpoints_are_kept(tmp_path: Path) -> None:
+def test_sigterm_reaches_the_program_and_its_checkpoints_are_kept(
+    tmp_path: Path, torch_machine: Machine
+) -> None:
     code = """
 import argparse, pathlib, signal, sys
 parser = argparse.ArgumentParser()
@@ -142,16 +146,12 @@ print("ready", flush=True)
 signal.pause()
 """
     uri = publish(tmp_path, code)
-    command = [sys.executable, "-m", "kubeloop.training.programs.own", "--code", uri]
-    command += ["--checkpoint", str(tmp_path / "kept")]
+    arguments = ("--code", uri, "--checkpoint", str(tmp_path / "kept"))
     for expected in ("found []", "found ['state']"):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline().strip() == expected
-            assert process.stdout.readline().strip() == "ready"
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-        assert process.returncode == 143
+        process = TrainingProcess(torch_machine, *arguments, program=own.__name__)
+        process.wait_for("ready")
+        assert process.output == f"{expected}\nready\n"
+        assert process.end(signal.SIGTERM) == 143
 
 
 def pack(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
@@ -243,19 +243,21 @@ def test_code_that_cannot_travel_is_refused(
         pack_code(source)
 
 
-def test_a_description_may_name_what_the_program_cannot(commit: Commit, tmp_path: Path) -> None:
-    code = """
-import argparse, json, pathlib, torch
+class Double(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+def test_a_description_may_name_what_the_program_cannot(tmp_path: Path) -> None:
+    exported = tmp_path / "exported.pt2"
+    torch.export.save(torch.export.export(Double(), (torch.ones(2, 4),)), exported)
+    code = f"""
+import argparse, json, pathlib, shutil
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", type=pathlib.Path)
-parser.add_argument("--dataset")
 folder = parser.parse_args().model
-class Double(torch.nn.Module):
-    def forward(self, x):
-        return x * 2
-program = torch.export.export(Double(), (torch.ones(2, 4),))
-torch.export.save(program, folder / "model.pt2")
-(folder / "model.json").write_text(json.dumps({"inputs": ["signal"], "metrics": {"mse": 0.5}}))
+shutil.copy({str(exported)!r}, folder / "model.pt2")
+(folder / "model.json").write_text(json.dumps({{"inputs": ["signal"], "metrics": {{"mse": 0.5}}}}))
 """
     model = tmp_path / "model"
 
@@ -269,7 +271,9 @@ torch.export.save(program, folder / "model.pt2")
     assert torch.equal(package.load_model()(torch.ones(2, 4)), torch.full((2, 4), 2.0))
 
 
-def test_images_travel_as_they_were_ingested(commit: Commit, tmp_path: Path) -> None:
+def test_images_travel_as_they_were_ingested(
+    commit: Commit, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     code = """
 import argparse, json, pathlib
 parser = argparse.ArgumentParser()
@@ -278,13 +282,9 @@ folder = parser.parse_args().dataset
 found = {split.name: len(list(split.glob("*/*"))) for split in folder.iterdir() if split.is_dir()}
 print(json.dumps(found))
 """
-    uri = publish(tmp_path, code)
-    command = [sys.executable, "-m", "kubeloop.training.programs.own", "--code", uri]
+    assert main(["--code", publish(tmp_path, code), "--dataset", commit.uri]) == 0
 
-    output = subprocess.run(
-        [*command, "--dataset", commit.uri], capture_output=True, text=True, check=True
-    ).stdout
-
+    found = json.loads(capfd.readouterr().out)
     dataset = open_dataset(commit.uri)
-    assert json.loads(output) == {name: len(dataset.split(name)) for name in dataset.splits}
+    assert found == {name: len(dataset.split(name)) for name in dataset.splits}
     assert np.sum([len(dataset.split(name)) for name in dataset.splits]) == 60

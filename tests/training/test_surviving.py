@@ -1,13 +1,10 @@
 """Runs that are killed, stopped, starved and joined: each ends as an unbroken one would."""
 
-import asyncio
 import os
 import random
+import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,73 +13,52 @@ import torch
 from kubeloop.datasets import Commit
 from kubeloop.datasets.stores import FileStore
 from kubeloop.errors import TransientError
-from kubeloop.testing.waiting import wait_until
+from kubeloop.testing.processes import Machine
+from kubeloop.testing.tiny_image_program import main
+from kubeloop.testing.training_processes import TrainingProcess, read_losses
 from kubeloop.training.checkpoints import load_checkpoint
-from kubeloop.training.metric_lines import parse_metrics
-from kubeloop.training.programs.image import main
 
 pytestmark = pytest.mark.pinned  # nothing here depends on the Kubeflow SDKs
 
 ARGUMENTS = (
-    *("--epochs", "12", "--batch_size", "7", "--learning_rate", "0.01"),
+    *("--epochs", "4", "--batch_size", "7", "--learning_rate", "0.01"),
     *("--checkpoint_seconds", "0", "--num_checkpoints", "3"),
 )
 
 
-def start(arguments: Sequence[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kubeloop.training.programs.image", *arguments],
-        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def curve(output: str) -> dict[float, tuple[float, float]]:
-    found = [parse_metrics(line) for line in output.splitlines()]
-    return {
-        line["epoch"]: (line["train_loss"], line["val_loss"]) for line in found if "epoch" in line
-    }
-
-
-def wait_for_checkpoint(folder: Path, *, after: int) -> int:
-    """Return the number of steps of the newest checkpoint once it is beyond another."""
-    newest = after
-
-    async def is_newer() -> bool:
-        nonlocal newest
-        newest = max([after, *(int(path.stem) for path in folder.glob("*.json"))])
-        return newest > after
-
-    asyncio.run(wait_until(is_newer, timeout_seconds=120))
-    return newest
+def newest_step(checkpoints: Path) -> int:
+    """Return the number of steps after which the newest checkpoint was written."""
+    return max((int(path.stem) for path in checkpoints.glob("*.json")), default=0)
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(
-    commit: Commit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    commit: Commit,
+    tmp_path: Path,
+    torch_machine: Machine,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     chance = random.Random(5)
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    assert main(["--dataset", commit.uri, *ARGUMENTS, "--model", whole]) == 0
-    expected = curve(capsys.readouterr().out)
+    arguments = ["--dataset", commit.uri, *ARGUMENTS, "--epochs", "20"]
+    assert main([*arguments, "--model", whole]) == 0
+    expected = read_losses(capsys.readouterr().out)
     checkpoints = tmp_path / "checkpoints"
-    arguments = ["--dataset", commit.uri, *ARGUMENTS, "--model", broken]
-    arguments += ["--checkpoint", str(checkpoints)]
+    arguments += ["--model", broken, "--checkpoint", str(checkpoints)]
 
-    seen: dict[float, tuple[float, float]] = {}
-    steps = 0
+    output, least = "", 0
     for _ in range(3):
-        process = start(arguments)
-        steps = wait_for_checkpoint(checkpoints, after=steps + chance.randrange(12))
+        least += chance.randrange(12)
+        process = TrainingProcess(torch_machine, *arguments)
+        torch_machine.wait_until(lambda: newest_step(checkpoints) > least)  # noqa: B023  # at once
         time.sleep(chance.random() * 0.02)  # NB: the moment itself is what is drawn.
-        process.kill()
-        seen |= curve(process.communicate(timeout=60)[0])
+        assert process.end(signal.SIGKILL) == 137
+        output += process.output
+        least = newest_step(checkpoints)
     assert main(arguments) == 0
-    seen |= curve(capsys.readouterr().out)
+    output += capsys.readouterr().out
 
-    assert seen.items() <= expected.items()
-    assert 12.0 in seen
+    assert output.count("Resuming from the checkpoint") == 3
+    assert read_losses(output) == expected
     assert Path(broken, "model.pt2").read_bytes() == Path(whole, "model.pt2").read_bytes()
 
 
@@ -99,24 +75,25 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 
     assert main([*arguments, "--model", broken]) == 0
 
-    assert "Resuming from the checkpoint after 71 steps" in capfd.readouterr().out
+    assert "Resuming from the checkpoint after 23 steps" in capfd.readouterr().out
     assert Path(broken, "model.pt2").read_bytes() == Path(whole, "model.pt2").read_bytes()
 
 
-def test_sigterm_leaves_a_checkpoint_of_the_step_it_came_in(commit: Commit, tmp_path: Path) -> None:
+def test_metrics_reach_the_log_at_once_and_sigterm_leaves_a_checkpoint_of_its_step(
+    commit: Commit, tmp_path: Path, torch_machine: Machine
+) -> None:
     checkpoints = tmp_path / "checkpoints"
-    arguments = ["--dataset", commit.uri, "--epochs", "500", "--batch_size", "7"]
-    process = start([*arguments, "--checkpoint", str(checkpoints)])
-    wait_for_checkpoint(checkpoints, after=0)
+    arguments = ["--dataset", commit.uri, "--epochs", "5000", "--batch_size", "7"]
+    process = TrainingProcess(torch_machine, *arguments, "--checkpoint", str(checkpoints))
+    process.wait_for("epoch=2 ")
 
-    process.send_signal(signal.SIGTERM)
     started = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    code = process.end(signal.SIGTERM)
 
-    assert process.returncode == 143
-    assert time.monotonic() - started < 30  # Kubernetes' grace period
-    num_steps = int(errors.split("Stopped after ")[1].split()[0])
-    assert (checkpoints / f"{num_steps:012d}.json").exists()
+    assert (code, time.monotonic() - started < 30) == (143, True)  # Kubernetes' grace period
+    stopped = re.search(r"Stopped after (\d+) steps, as asked by SIGTERM", process.output)
+    assert stopped is not None, process.output
+    assert newest_step(checkpoints) == int(stopped[1])
 
 
 def test_only_some_checkpoints_are_kept(commit: Commit, tmp_path: Path) -> None:
@@ -170,7 +147,7 @@ def test_a_store_that_is_down_for_the_model_asks_for_another_try(
     assert "the store is down" in capsys.readouterr().err
     assert not (tmp_path / "model" / "model.json").exists()
     assert main(arguments) == 0
-    assert "Resuming from the checkpoint after 72 steps" in capsys.readouterr().out
+    assert "Resuming from the checkpoint after 24 steps" in capsys.readouterr().out
     assert (tmp_path / "model" / "model.json").exists()
 
 

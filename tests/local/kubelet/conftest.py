@@ -22,21 +22,8 @@ def shared_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine
         yield machine
 
 
-@pytest.fixture(scope="session")
-def shared_torch_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with start_machine(tmp_path_factory.mktemp("torch"), WarmConfig()) as machine:
-        yield machine
-
-
 @pytest.fixture
 def machine(shared_machine: Machine) -> Iterator[Machine]:
     """A warm parent with a few modules of the standard library."""
     yield shared_machine
     shared_machine.clear()
-
-
-@pytest.fixture
-def torch_machine(shared_torch_machine: Machine) -> Iterator[Machine]:
-    """A warm parent with torch, NumPy and the Kubeflow SDKs."""
-    yield shared_torch_machine
-    shared_torch_machine.clear()
