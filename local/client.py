@@ -9,7 +9,7 @@ API's, whichever the transport.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -62,6 +62,16 @@ class ObjectList:
     resource_version: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectChanges:
+    """A collection, for somebody who knows a part of it already."""
+
+    versions: dict[str, str]
+    """The resourceVersion of every object by its uid, in the order of a list."""
+    changed: list[Manifest]
+    """The objects that are not in the version known."""
+
+
 class Client(ABC):
     """The verbs of the Kubernetes API. Every manifest passed in or out is the caller's own copy.
 
@@ -88,6 +98,29 @@ class Client(ABC):
         field_selector: str = "",
     ) -> ObjectList:
         """GET the collection; of all namespaces when `namespace` is None."""
+
+    async def list_changes(
+        self,
+        resource: Resource,
+        *,
+        known: Mapping[str, str],
+        namespace: str | None = None,
+        label_selector: str = "",
+    ) -> ObjectChanges:
+        """GET the collection, but leave out objects whose version, by uid, is `known`.
+
+        A transport that can spare itself the objects left out overrides this.
+        """
+        found = await self.list(resource, namespace=namespace, label_selector=label_selector)
+        versions = {
+            item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in found.items
+        }
+        changed = [
+            item
+            for item, (uid, version) in zip(found.items, versions.items(), strict=True)
+            if known.get(uid) != version
+        ]
+        return ObjectChanges(versions=versions, changed=changed)
 
     @abstractmethod
     def watch(

@@ -11,9 +11,7 @@ from kubeloop.errors import (
     NotFoundError,
 )
 from kubeloop.local.api.resources import CONFIG_MAPS, PODS, PYTORCH_JOBS
-from kubeloop.local.client import (
-    Client,
-)
+from kubeloop.local.client import Client, ObjectChanges
 from kubeloop.testing.client_harness import ClientHarness
 from kubeloop.testing.manifests import build_config_map, build_pod
 
@@ -100,6 +98,35 @@ class ReadingContract(ClientHarness):
             everywhere = await client.list(CONFIG_MAPS)
             assert [item["metadata"]["name"] for item in inside.items] == ["b"]
             assert [item["metadata"]["name"] for item in everywhere.items] == ["a", "b"]
+
+        self.run(tmp_path, test)
+
+    def test_changes_leave_out_what_is_known(self, tmp_path: Path) -> None:
+        async def test(client: Client) -> None:
+            labels = {"tier": "web"}
+            for name in ("a", "b"):
+                await client.create(build_config_map(name, labels=labels))
+            await client.create(build_config_map("c"))
+
+            async def read(known: dict[str, str]) -> ObjectChanges:
+                return await client.list_changes(
+                    CONFIG_MAPS, known=known, namespace="default", label_selector="tier=web"
+                )
+
+            first = await read({})
+            listed = await client.list(CONFIG_MAPS, namespace="default", label_selector="tier=web")
+            stored = listed.items
+            assert first.changed == stored
+            assert list(first.versions.items()) == [
+                (item["metadata"]["uid"], item["metadata"]["resourceVersion"]) for item in stored
+            ]
+            assert (await read(first.versions)).changed == []
+
+            await client.replace({**stored[1], "data": {"key": "new"}})
+            await client.delete(CONFIG_MAPS, "a", namespace="default")
+            second = await read(first.versions)
+            assert [item["data"] for item in second.changed] == [{"key": "new"}]
+            assert list(second.versions) == [stored[1]["metadata"]["uid"]]
 
         self.run(tmp_path, test)
 

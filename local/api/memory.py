@@ -7,7 +7,7 @@ only right when nobody writes in between fails here too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
@@ -22,6 +22,7 @@ from kubeloop.local.api.verbs import ApiServer
 from kubeloop.local.client import (
     Client,
     Manifest,
+    ObjectChanges,
     ObjectList,
     PatchType,
     Propagation,
@@ -63,6 +64,24 @@ class MemoryClient(Client):
             items=[stored.load() for stored in self._api.list(resource, selection)],
             resource_version=str(self._api.storage.resource_version),
         )
+
+    async def list_changes(
+        self,
+        resource: Resource,
+        *,
+        known: Mapping[str, str],
+        namespace: str | None = None,
+        label_selector: str = "",
+    ) -> ObjectChanges:
+        """As in `Client`; what is known is not even parsed."""
+        await asyncio.sleep(0)
+        selection = parse_selection(resource, namespace=namespace, label_selector=label_selector)
+        versions, changed = {}, []
+        for stored in self._api.list(resource, selection):
+            version = versions[stored.uid] = str(stored.resource_version)
+            if known.get(stored.uid) != version:
+                changed.append(stored.load())
+        return ObjectChanges(versions=versions, changed=changed)
 
     async def watch(
         self,

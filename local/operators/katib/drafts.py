@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -32,7 +31,7 @@ class Announcement:
 
 @dataclass(slots=True, kw_only=True)
 class StatusDraft:
-    """An object's status, ours to change."""
+    """An object's status, ours to change, part by part: each part is replaced, none is mended."""
 
     stored: Manifest
     now: datetime
@@ -42,7 +41,7 @@ class StatusDraft:
     @classmethod
     def of(cls, stored: Manifest, *, now: datetime) -> StatusDraft:
         """Start from what is stored."""
-        return cls(stored=stored, now=now, status=deepcopy(stored.get("status") or {}))
+        return cls(stored=stored, now=now, status=dict(stored.get("status") or {}))
 
     @property
     def conditions(self) -> list[Manifest]:

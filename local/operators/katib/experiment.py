@@ -1,7 +1,7 @@
 """Runs experiments: keeps as many trials going as are allowed, and says when it is over.
 
-A pass reads trials and suggestion, and never remembers anything: an assignment without a trial
-gets one, a slot without an assignment asks the suggestion for one more.
+A pass reads trials and suggestion, and goes by nothing else: an assignment without a trial gets
+one, a slot without an assignment asks the suggestion for one more.
 
 Source: katib v0.19 `experiment/experiment_controller.go`.
 """
@@ -9,6 +9,7 @@ Source: katib v0.19 `experiment/experiment_controller.go`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from kubeloop.errors import AlreadyExistsError, InputError, NotFoundError
@@ -28,11 +29,11 @@ from kubeloop.local.operators.conditions import (
     utc_now,
 )
 from kubeloop.local.operators.controller import Reconciler, Request, Result, controller_owner
-from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.experiment_status import (
     SUGGESTION_END_REACHED,
     Counts,
+    TrialFacts,
     conclude,
     count_trials,
     fail,
@@ -46,22 +47,19 @@ from kubeloop.local.operators.katib.experiment_status import (
 from kubeloop.local.operators.katib.templates import read_template
 from kubeloop.local.operators.katib.terms import (
     DEPLOYMENT_READY,
-    EARLY_STOPPED,
     EXPERIMENT_FINALIZER,
-    EXPERIMENT_LABEL,
     FAILED,
     FROM_VOLUME,
     LONG_RUNNING,
     RUNNING,
     SUCCEEDED,
 )
-from kubeloop.local.operators.katib.trial_status import PENDING, classify_trial
+from kubeloop.local.operators.katib.trial_lists import TrialLists
 from kubeloop.local.operators.katib.trials import (
     build_suggestion,
     build_trial,
     has_ended,
     list_assignments,
-    own_trials,
 )
 from kubeloop.local.operators.pod_states import is_being_deleted
 
@@ -80,12 +78,14 @@ class ExperimentReconciler(Reconciler):
     def __init__(self, client: Client, *, clock: Clock = utc_now) -> None:
         self._client = client
         self._clock = clock
+        self._trials = TrialLists(client, TrialFacts.of)
 
     async def reconcile(self, request: Request) -> Result:
         """Bring one experiment forward by one pass."""
         try:
             stored = await self._client.get(EXPERIMENTS, request.name, namespace=request.namespace)
         except NotFoundError:
+            self._trials.forget(request)
             return Result()
         if is_being_deleted(stored):
             await self._let_go(stored)
@@ -103,6 +103,8 @@ class ExperimentReconciler(Reconciler):
             await self._retire_suggestion(draft)
         if draft.is_changed:
             await self._client.replace_status(draft.render())
+        if is_over(draft) and not has_active_trials(draft):
+            self._trials.forget(request)
         return Result()
 
     async def _advance(self, draft: StatusDraft) -> None:
@@ -120,7 +122,7 @@ class ExperimentReconciler(Reconciler):
     async def _fill_slots(
         self,
         draft: StatusDraft,
-        trials: Sequence[Manifest],
+        trials: Sequence[TrialFacts],
         suggestion: Manifest | None,
         *,
         counts: Counts,
@@ -131,20 +133,23 @@ class ExperimentReconciler(Reconciler):
         spec = draft.stored["spec"]
         parallel, maximum = spec["parallelTrialCount"], spec.get("maxTrialCount")
         if counts.active > parallel:
-            await self._delete_newest(trials, suggestion, num=counts.active - parallel)
+            namespace = draft.stored["metadata"]["namespace"]
+            await self._delete_newest(
+                trials, suggestion, namespace=namespace, num=counts.active - parallel
+            )
             return
         wanted = parallel if maximum is None else min(parallel, maximum - counts.completed)
         num_new = wanted - counts.active
         if num_new <= 0:
             return
-        requests = counts.total + num_new - _count_silent(trials)
+        requests = counts.total + num_new - sum(trial.is_silent for trial in trials)
         if suggestion is None:
             await self._client.create(build_suggestion(draft.stored, requests=requests))
             return
         if suggestion["spec"].get("requests") != requests and not has_ended(suggestion):
             suggestion["spec"]["requests"] = requests
             suggestion = await self._client.replace(suggestion)
-        names = {trial["metadata"]["name"] for trial in trials}
+        names = {trial.name for trial in trials}
         waiting = [a for a in list_assignments(suggestion) if a["name"] not in names]
         await self._create_trials(draft, waiting[:num_new])
         if has_ended(suggestion) and not waiting and not counts.active:
@@ -182,12 +187,15 @@ class ExperimentReconciler(Reconciler):
         return read_template(template, lambda _namespace, _name: config_map)
 
     async def _delete_newest(
-        self, trials: Sequence[Manifest], suggestion: Manifest | None, *, num: int
+        self,
+        trials: Sequence[TrialFacts],
+        suggestion: Manifest | None,
+        *,
+        namespace: str,
+        num: int,
     ) -> None:
         """Delete the newest active trials, and their assignments with them."""
-        active = [trial for trial in trials if classify_trial(trial) in (PENDING, RUNNING)]
-        doomed = active[-num:]
-        names = {trial["metadata"]["name"] for trial in doomed}
+        names = [trial.name for trial in trials if trial.is_active][-num:]
         if suggestion is not None:
             kept = [entry for entry in list_assignments(suggestion) if entry["name"] not in names]
             suggestion["spec"]["requests"] = len(kept)
@@ -198,21 +206,16 @@ class ExperimentReconciler(Reconciler):
                 "suggestionCount": len(kept),
             }
             await self._client.replace_status(suggestion)
-        for trial in doomed:
-            await delete_this(self._client, TRIALS, trial)
+        for name in names:
+            with suppress(NotFoundError):
+                await self._client.delete(TRIALS, name, namespace=namespace)
 
     async def _list_trials(
         self, experiment: Manifest, suggestion: Manifest | None
-    ) -> list[Manifest]:
+    ) -> list[TrialFacts]:
         """The experiment's own trials, oldest first, without those that are being deleted."""
-        metadata = experiment["metadata"]
-        found = await self._client.list(
-            TRIALS,
-            namespace=metadata["namespace"],
-            label_selector=f"{EXPERIMENT_LABEL}={metadata['name']}",
-        )
-        mine = own_trials(found.items, experiment=experiment, suggestion=suggestion)
-        return [trial for trial in mine if not is_being_deleted(trial)]
+        trials = await self._trials.read(experiment, suggestion=suggestion)
+        return [trial for trial in trials if not trial.is_being_deleted]
 
     async def _find_suggestion(self, experiment: Manifest) -> Manifest | None:
         metadata = experiment["metadata"]
@@ -275,12 +278,3 @@ class ExperimentReconciler(Reconciler):
             left = [finalizer for finalizer in finalizers if finalizer != EXPERIMENT_FINALIZER]
             metadata = {**experiment["metadata"], "finalizers": left}
             await self._client.replace({**experiment, "metadata": metadata})
-
-
-def _count_silent(trials: Sequence[Manifest]) -> int:
-    """Early stopped trials that have reported nothing: their suggestion is asked for again."""
-    return sum(
-        classify_trial(trial) == EARLY_STOPPED
-        and not ((trial.get("status") or {}).get("observation") or {}).get("metrics")
-        for trial in trials
-    )

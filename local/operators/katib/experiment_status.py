@@ -1,6 +1,6 @@
 """What an experiment's trials add up to: counters, the optimal trial, and whether it is over.
 
-Pure functions on manifests. One value is judged otherwise than upstream: NaN is never optimal,
+Pure functions. One value is judged otherwise than upstream: NaN is never optimal,
 where Katib keeps the first trial for ever once it has reported NaN.
 
 Source: katib v0.19 `experiment/util/status_util.go`.
@@ -29,6 +29,7 @@ from kubeloop.local.operators.katib.terms import (
     SUCCEEDED,
 )
 from kubeloop.local.operators.katib.trial_status import PENDING, classify_trial
+from kubeloop.local.operators.pod_states import is_being_deleted
 
 GOAL_REACHED = "ExperimentGoalReached"
 MAX_TRIALS_REACHED = "ExperimentMaxTrialsReached"
@@ -44,6 +45,43 @@ _FIELDS = {  # class of a trial → list of names, count
     EARLY_STOPPED: ("earlyStoppedTrialList", "trialsEarlyStopped"),
     METRICS_UNAVAILABLE: ("metricsUnavailableTrialList", "trialMetricsUnavailable"),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFacts:
+    """What an experiment needs to know of one of its trials."""
+
+    name: str
+    trial_class: str
+    is_being_deleted: bool
+    objective: str | None
+    """The objective's value by its strategy; None when there is none, or it is NaN."""
+    assignments: list[Manifest]
+    metrics: list[Manifest]
+
+    @classmethod
+    def of(cls, trial: Manifest) -> TrialFacts:
+        """Read them from a trial."""
+        metadata, observation = trial["metadata"], (trial.get("status") or {}).get("observation")
+        metrics = (observation or {}).get("metrics") or []
+        return cls(
+            name=metadata["name"],
+            trial_class=classify_trial(trial),
+            is_being_deleted=is_being_deleted(trial),
+            objective=_find_objective(trial["spec"]["objective"], metrics),
+            assignments=trial["spec"].get("parameterAssignments") or [],
+            metrics=metrics,
+        )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs or waits to."""
+        return self.trial_class in (PENDING, RUNNING)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it was stopped early before it reported anything."""
+        return self.trial_class == EARLY_STOPPED and not self.metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +136,11 @@ def restart(draft: StatusDraft) -> None:
     draft.write(RESTARTING, reason="ExperimentRestarting", message="Experiment is restarted")
 
 
-def count_trials(draft: StatusDraft, trials: Sequence[Manifest]) -> Counts:
+def count_trials(draft: StatusDraft, trials: Sequence[TrialFacts]) -> Counts:
     """Write counters and name lists; empty ones are left out, as upstream serialises them."""
     names: dict[str, list[str]] = {trial_class: [] for trial_class in _FIELDS}
     for trial in trials:
-        names[classify_trial(trial)].append(trial["metadata"]["name"])
+        names[trial.trial_class].append(trial.name)
     values: dict[str, int | list[str]] = {"trials": len(trials)}
     for trial_class, (list_field, count_field) in _FIELDS.items():
         values[list_field] = names[trial_class]
@@ -122,7 +160,7 @@ def count_trials(draft: StatusDraft, trials: Sequence[Manifest]) -> Counts:
     )
 
 
-def update_optimal_trial(draft: StatusDraft, trials: Iterable[Manifest]) -> float | None:
+def update_optimal_trial(draft: StatusDraft, trials: Iterable[TrialFacts]) -> float | None:
     """Write the optimal trial and return its objective, None when it is no number.
 
     The first of equals wins. A text that is no number makes its trial the optimal one, so that the
@@ -131,19 +169,18 @@ def update_optimal_trial(draft: StatusDraft, trials: Iterable[Manifest]) -> floa
     is_minimized = draft.stored["spec"]["objective"].get("type") == "minimize"
     best_trial, best_value = None, None
     for trial in trials:
-        text = _read_objective(trial)
-        if text is None:
+        if trial.objective is None:
             continue
-        value = parse_number(text)
+        value = parse_number(trial.objective)
         if value is None:
             best_trial = trial
         elif best_value is None or (value < best_value if is_minimized else value > best_value):
             best_trial, best_value = trial, value
     if best_trial is not None:
         draft.status["currentOptimalTrial"] = {
-            "bestTrialName": best_trial["metadata"]["name"],
-            "parameterAssignments": list(best_trial["spec"].get("parameterAssignments") or []),
-            "observation": {"metrics": list(best_trial["status"]["observation"]["metrics"])},
+            "bestTrialName": best_trial.name,
+            "parameterAssignments": best_trial.assignments,
+            "observation": {"metrics": best_trial.metrics},
         }
     return best_value
 
@@ -180,12 +217,9 @@ def _reaches_goal(objective: Manifest, best: float | None) -> bool:
     return bool(best <= goal if objective.get("type") == "minimize" else best >= goal)
 
 
-def _read_objective(trial: Manifest) -> str | None:
-    """The objective's value by its strategy; None when there is none, or it is NaN."""
-    objective = trial["spec"]["objective"]
+def _find_objective(objective: Manifest, metrics: Iterable[Manifest]) -> str | None:
     name = objective["objectiveMetricName"]
-    observation = (trial.get("status") or {}).get("observation") or {}
-    metric = next((m for m in observation.get("metrics") or () if m["name"] == name), None)
+    metric = next((metric for metric in metrics if metric["name"] == name), None)
     strategy = parse_strategies(objective).get(name)
     if metric is None or strategy is None:
         return None

@@ -13,6 +13,7 @@ Source: the path syntax of github.com/tidwall/gjson.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import json
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +92,7 @@ def find_match(document: Json, path: str) -> Json:
     return value if isinstance(value, dict) else MISSING
 
 
+@functools.lru_cache(maxsize=256)
 def parse_path(path: str) -> tuple[Stage, ...]:
     """The stages between pipes, each a sequence of steps.
 

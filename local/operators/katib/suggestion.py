@@ -36,7 +36,7 @@ from kubeloop.katib.suggestion.messages import (
     Trial,
     ValidateAlgorithmSettingsRequest,
 )
-from kubeloop.local.api.resources import EXPERIMENTS, SUGGESTIONS, TRIALS, Resource
+from kubeloop.local.api.resources import EXPERIMENTS, SUGGESTIONS, Resource
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.kubelet.pod_files import PodFiles
 from kubeloop.local.operators.conditions import Clock, utc_now
@@ -48,12 +48,11 @@ from kubeloop.local.operators.katib.suggestion_volumes import SuggestionVolumes
 from kubeloop.local.operators.katib.terms import (
     DEPLOYMENT_READY,
     END_REACHED,
-    EXPERIMENT_LABEL,
     FAILED,
     RUNNING,
     SUCCEEDED,
 )
-from kubeloop.local.operators.katib.trials import own_trials
+from kubeloop.local.operators.katib.trial_lists import TrialLists
 from kubeloop.local.operators.pod_states import is_being_deleted
 
 _COMPONENT = "suggestion-controller"
@@ -92,6 +91,7 @@ class SuggestionReconciler(Reconciler):
         self._early_stopping = early_stopping
         self._clock = clock
         self._random = random_source or random.SystemRandom()
+        self._trials = TrialLists(client, _parse_trial)
 
     async def reconcile(self, request: Request) -> Result:
         """Bring one suggestion forward by one pass."""
@@ -101,9 +101,11 @@ class SuggestionReconciler(Reconciler):
                 EXPERIMENTS, request.name, namespace=request.namespace
             )
         except NotFoundError:
+            self._trials.forget(request)
             return Result()
         draft = StatusDraft.of(stored, now=self._clock())
         if is_being_deleted(stored) or draft.says(SUCCEEDED) or draft.says(FAILED):
+            self._trials.forget(request)
             return Result()
         draft.start(reason="SuggestionCreated", message="Suggestion is created")
         draft.write(DEPLOYMENT_READY, reason="DeploymentReady", message="Deployment is ready")
@@ -154,7 +156,9 @@ class SuggestionReconciler(Reconciler):
         missing = total - draft.status.get("suggestionCount", 0)
         if missing <= 0:
             return
-        trials = parse_trials(await self._list_trials(experiment, draft.stored))
+        # NB: the order is part of what a seeded search depends on.
+        found = await self._trials.read(experiment, suggestion=draft.stored)
+        trials = tuple(trial for trial in found if trial is not None)
         request = GetSuggestionsRequest(
             experiment=asked,
             trials=trials,
@@ -237,16 +241,6 @@ class SuggestionReconciler(Reconciler):
             ]
         return assignment
 
-    async def _list_trials(self, experiment: Manifest, suggestion: Manifest) -> list[Manifest]:
-        metadata = experiment["metadata"]
-        found = await self._client.list(
-            TRIALS,
-            namespace=metadata["namespace"],
-            label_selector=f"{EXPERIMENT_LABEL}={metadata['name']}",
-        )
-        # NB: the order is part of what a seeded search depends on.
-        return own_trials(found.items, experiment=experiment, suggestion=suggestion)
-
     async def _report(self, suggestion: Manifest, error: Exception) -> None:
         await record_event(
             self._client,
@@ -257,6 +251,11 @@ class SuggestionReconciler(Reconciler):
             component=_COMPONENT,
             now=self._clock(),
         )
+
+
+def _parse_trial(trial: Manifest) -> Trial | None:
+    """A trial as algorithms see it; None for one that they cannot learn from."""
+    return next(iter(parse_trials((trial,))), None)
 
 
 async def _validate(

@@ -1,15 +1,13 @@
-"""An experiment's trials, and the assignments of its suggestion that they are built from.
+"""Builds an experiment's suggestion, and its trials from what that has suggested.
 
 Source: katib v0.19 `experiment/experiment_util.go`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.conditions import conditions_of, find_condition
-from kubeloop.local.operators.controller import build_owner_reference, controller_owner
+from kubeloop.local.operators.controller import build_owner_reference
 from kubeloop.local.operators.katib.templates import render_trial
 from kubeloop.local.operators.katib.terms import (
     END_REACHED,
@@ -17,21 +15,6 @@ from kubeloop.local.operators.katib.terms import (
     SUCCEEDED,
     TRIAL_FINALIZER,
 )
-
-
-def own_trials(
-    trials: Iterable[Manifest], *, experiment: Manifest, suggestion: Manifest | None
-) -> list[Manifest]:
-    """The trials that an experiment controls, in the order in which they were suggested."""
-    order = {entry["name"]: index for index, entry in enumerate(list_assignments(suggestion))}
-
-    def age(trial: Manifest) -> tuple[int, str, str]:
-        name = trial["metadata"]["name"]
-        return order.get(name, len(order)), trial["metadata"]["creationTimestamp"], name
-
-    uid = experiment["metadata"]["uid"]
-    mine = [t for t in trials if (owner := controller_owner(t)) and owner["uid"] == uid]
-    return sorted(mine, key=age)
 
 
 def list_assignments(suggestion: Manifest | None) -> list[Manifest]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kubeloop.local.client import Manifest
 from kubeloop.local.operators.katib.drafts import StatusDraft
 from kubeloop.local.operators.katib.experiment_status import (
+    TrialFacts,
     conclude,
     count_trials,
     has_new_budget,
@@ -21,10 +21,10 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def make_trial(
     name: str, *types: str, values: tuple[str, str, str] | None = None, strategy: str = "max"
-) -> Manifest:
+) -> TrialFacts:
     metric = dict(zip(("min", "max", "latest"), values or (), strict=False))
     observation = {"observation": {"metrics": [{"name": "accuracy", **metric}]}} if values else {}
-    return {
+    trial = {
         "metadata": {"name": name},
         "spec": {
             "objective": {
@@ -41,6 +41,7 @@ def make_trial(
             **observation,
         },
     }
+    return TrialFacts.of(trial)
 
 
 def draft(**spec: Any) -> StatusDraft:  # any part of the spec
@@ -92,7 +93,7 @@ def test_counters_that_fall_to_zero_disappear() -> None:
     assert work.status == {}
 
 
-def find_best(*trials: Manifest, **objective: Any) -> str:
+def find_best(*trials: TrialFacts, **objective: Any) -> str:
     work = draft(objective=objective)
     update_optimal_trial(work, trials)
     return str(work.status.get("currentOptimalTrial", {}).get("bestTrialName", ""))
@@ -151,7 +152,7 @@ def test_an_unavailable_objective_is_passed_over() -> None:
     assert find_best(silent) == ""
 
 
-def end(trials: list[Manifest], **spec: Any) -> tuple[str, str]:
+def end(trials: list[TrialFacts], **spec: Any) -> tuple[str, str]:
     work = draft(**spec)
     best = update_optimal_trial(work, trials)
     conclude(work, count_trials(work, trials), best=best)
@@ -198,7 +199,7 @@ def test_the_goal_comes_before_the_failures() -> None:
     ],
 )
 def test_bad_trials_fail_the_experiment_at_the_limit(
-    *, trials: list[Manifest], maximum: int | None, fails: bool
+    *, trials: list[TrialFacts], maximum: int | None, fails: bool
 ) -> None:
     assert (end(trials, maxFailedTrialCount=maximum)[0] == "Failed") is fails
 
