@@ -5,20 +5,18 @@ The packaged program is scored, as serving will run it, not the weights that tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kubeloop.datasets.reading import EncodedImage, Split, TextExample, open_dataset
+from kubeloop.datasets.reading import Split, open_dataset
 from kubeloop.datasets.splits import TEST
 from kubeloop.errors import InputError
+from kubeloop.training.example_batches import iterate_batches
 from kubeloop.training.package import Digest, ModelPackage, opened_package
-from kubeloop.training.preprocessing import Preprocessing, parse_preprocessing
+from kubeloop.training.preprocessing import parse_preprocessing
 from kubeloop.training.scores import Calibration, ClassScores, RocCurve, ScoreTally, score_classes
 from kubeloop.training.slices import SliceScores, SliceTally, find_tagged
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _ROUNDING = 1e-9
 
@@ -207,7 +205,7 @@ def _score(
     preprocessing = parse_preprocessing(package.manifest.preprocessing)
     tally = ScoreTally(labels)
     with torch.inference_mode():
-        for batch in _batches(rows, labels, preprocessing, batch_size=config.batch_size):
+        for batch in iterate_batches(rows, labels, preprocessing, batch_size=config.batch_size):
             hits = tally.add(model(*batch.inputs), batch.targets)
             for index, target, hit in zip(
                 batch.indices, batch.targets.tolist(), hits.tolist(), strict=True
@@ -226,35 +224,3 @@ def _score(
         class_rocs=tally.class_rocs,
         slices=slices.slices(),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    indices: Sequence[int]
-    inputs: tuple[Tensor, ...]
-    targets: Tensor
-
-
-def _batches(
-    rows: Split[Any], labels: Sequence[str], preprocessing: Preprocessing, *, batch_size: int
-) -> Iterator[_Batch]:
-    """The examples of `labels`, in order."""
-    import torch
-
-    positions = {label: index for index, label in enumerate(labels)}
-    classes = [positions.get(label, -1) for label in rows.labels]
-    for start in range(0, len(rows), batch_size):
-        batch = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
-        batch = [(index, row) for index, row in batch if classes[row.class_index] >= 0]
-        if not batch:
-            continue
-        inputs = preprocessing.prepare([_encoded(row) for _, row in batch])
-        yield _Batch(
-            indices=[index for index, _ in batch],
-            inputs=tuple(torch.from_numpy(part) for part in inputs),
-            targets=torch.tensor([classes[row.class_index] for _, row in batch]),
-        )
-
-
-def _encoded(row: EncodedImage | TextExample) -> bytes:
-    return row.text.encode() if isinstance(row, TextExample) else row.data
