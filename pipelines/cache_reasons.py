@@ -295,7 +295,8 @@ def _brief(text: str) -> str:
     if "sha256:" in text:
         head, _, digest = text.partition("sha256:")
         return f"{head}sha256:{digest[:12]}…"
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    # NB: URIs differ at their end, where the hash is.
+    return text if len(text) <= 60 else f"{text[:24]}…{text[-35:]}"
 
 
 def _diff_code(before: Execution, after: Execution) -> Iterator[str]:

@@ -72,8 +72,9 @@ class Laptop:
 
     def run(self, pipeline: str, **parameters: Any) -> tuple[Outcome, str]:
         """Run a small pipeline to its end; returns how the command ended and the id of the run."""
-        command, run_id = self.start(pipeline, **parameters)
-        return command.wait(), run_id
+        done = self.command.call("run", f"{pipeline}.yaml", *_assign(parameters))
+        (line, *_) = (line for line in done.out.splitlines() if "Run " in line)
+        return done, line.split()[1]
 
     def fail(self, pipeline: str, **parameters: Any) -> tuple[str, Manifest]:
         """Run a pipeline that must fail, as a user sees it, and leave nothing running.
@@ -98,18 +99,18 @@ class Laptop:
 
     def describe(self, run_id: str) -> Manifest:
         """A run as `kubeloop runs` has it."""
-        done = self.command.run("runs", run_id, "--output", "json")
+        done = self.command.call("runs", run_id, "--output", "json")
         assert done.code == 0, done.err
         run: Manifest = done.json
         return run
 
     def list_runs(self) -> list[Run]:
         """All runs, newest first, as KFP's client has them."""
-        return list_runs(self._connect_pipelines())
+        return list_runs(self.connect_pipelines())
 
     def wait_until_ended(self, run_id: str) -> str:
         """Until a run has ended; returns its state."""
-        return str(wait(self._connect_pipelines(), run_id, timeout_seconds=60).state)
+        return str(wait(self.connect_pipelines(), run_id, timeout_seconds=60).state)
 
     def list_made(self, run_id: str) -> list[Manifest]:
         """Jobs, experiments, trials and endpoints that the steps of a run made."""
@@ -182,7 +183,7 @@ class Laptop:
         for process in killed:
             process.kill()
 
-    def _connect_pipelines(self) -> Any:  # Any: kfp.Client
+    def connect_pipelines(self) -> Any:  # Any: kfp.Client
         endpoints = StateFolder(self.command.state).read_endpoints()
         assert endpoints is not None
         return connect(host=endpoints.kfp_url, token=endpoints.token)
