@@ -10,6 +10,7 @@ from kubeloop.local.api.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     EVENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
     JOBS,
     NAMESPACES,
     NODES,
@@ -165,6 +166,18 @@ def _print_deployment(deployment: Manifest, seen: Seen) -> Sequence[Cell]:
     )
 
 
+def _print_autoscaler(autoscaler: Manifest, seen: Seen) -> Sequence[Cell]:
+    spec, status = autoscaler.get("spec", {}), autoscaler.get("status") or {}
+    target = spec.get("scaleTargetRef") or {}
+    return (
+        f"{target.get('kind')}/{target.get('name')}",
+        spec.get("minReplicas", 1),
+        spec.get("maxReplicas"),
+        status.get("currentReplicas", 0),
+        seen.age,
+    )
+
+
 def _print_job(job: Manifest, seen: Seen) -> Sequence[Cell]:
     spec, status = job.get("spec", {}), job.get("status") or {}
     true_types = {c["type"] for c in status.get("conditions") or () if c.get("status") == "True"}
@@ -244,6 +257,9 @@ ROWS: Mapping[Resource, RowPrinter] = {
     ),
     DEPLOYMENTS: RowPrinter(
         columns=("Ready", "Up-to-date", "Available", "Age"), row=_print_deployment
+    ),
+    HORIZONTAL_POD_AUTOSCALERS: RowPrinter(
+        columns=("Reference", "MinPods", "MaxPods", "Replicas", "Age"), row=_print_autoscaler
     ),
     JOBS: RowPrinter(columns=("Status", "Completions", "Duration", "Age"), row=_print_job),
     EVENTS: RowPrinter(

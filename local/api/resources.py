@@ -168,6 +168,15 @@ DEPLOYMENTS = Resource(
 JOBS = Resource(
     group="batch", version="v1", kind="Job", plural="jobs", singular="job", categories=_ALL
 )
+HORIZONTAL_POD_AUTOSCALERS = Resource(
+    group="autoscaling",
+    version="v2",
+    kind="HorizontalPodAutoscaler",
+    plural="horizontalpodautoscalers",
+    singular="horizontalpodautoscaler",
+    short_names=("hpa",),
+    categories=_ALL,
+)
 PYTORCH_JOBS = Resource(
     group="kubeflow.org",
     version="v1",
@@ -273,6 +282,7 @@ RESOURCES: tuple[Resource, ...] = (
     PERSISTENT_VOLUME_CLAIMS,
     DEPLOYMENTS,
     JOBS,
+    HORIZONTAL_POD_AUTOSCALERS,
     PYTORCH_JOBS,
     EXPERIMENTS,
     SUGGESTIONS,

@@ -1,7 +1,7 @@
 """Runs PyTorchJobs: one pod and one headless service a replica, and the job's status from them.
 
-Behaves like Training Operator 1.9, restart rules and limits included. Two things are left out:
-gang scheduling (one machine has one scheduler) and the autoscaler of `elasticPolicy.metrics`.
+Behaves like Training Operator 1.9, restart rules and limits included, as long as that is not given
+the name of a gang scheduler: one machine has one scheduler.
 
 Source: training-operator v1.9 `pytorch/pytorchjob_controller.go`, `common/job.go`.
 """
@@ -21,6 +21,7 @@ from kubeloop.local.operators.deletion import delete_this
 from kubeloop.local.operators.events import record_event
 from kubeloop.local.operators.pod_states import is_active, is_being_deleted, phase_of
 from kubeloop.local.operators.pod_troubles import Severity, find_troubles
+from kubeloop.local.operators.pytorchjob_autoscaler import reconcile_autoscaler
 from kubeloop.local.operators.pytorchjob_pods import (
     OPERATOR_NAME,
     build_pod,
@@ -63,6 +64,7 @@ class PyTorchJobReconciler(Reconciler):
         if manager != _OUR_MANAGER or is_being_deleted(stored):
             return Result()
         draft = StatusDraft.of(apply_defaults(stored), now=self._clock())
+        await reconcile_autoscaler(self._client, draft.job)
         pods = await self._list_controlled(PODS, draft.job)
         services = await self._list_controlled(SERVICES, draft.job)
 

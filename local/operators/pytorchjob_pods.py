@@ -1,9 +1,6 @@
 """Builds the pods and services of a PyTorchJob.
 
-Unlike on a cluster, workers get no init container that waits for the master's name to resolve:
-names of services resolve at once here, and the rendezvous itself waits for the master to listen.
-
-Source: training-operator v1.9 `common/pod.go`, `common/service.go`.
+Source: training-operator v1.9 `common/pod.go`, `common/service.go`, `pytorch/initcontainer.go`.
 """
 
 from __future__ import annotations
@@ -27,6 +24,10 @@ JOB_NAME_LABEL = "training.kubeflow.org/job-name"
 JOB_ROLE_LABEL = "training.kubeflow.org/job-role"
 REPLICA_TYPE_LABEL = "training.kubeflow.org/replica-type"
 REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"
+_WAIT_FOR_MASTER = (
+    'for try in $(seq 100); do getent hosts "$MASTER_ADDR" && exit 0; echo waiting for master;'
+    " sleep 2; done; exit 1"
+)
 
 
 def build_job_labels(job_name: str) -> dict[str, str]:
@@ -68,6 +69,9 @@ def build_pod(job: Manifest, *, replica_type: str, index: int) -> Manifest:
     environment = build_environment(job, replica_type=replica_type, index=index)
     for container in pod_spec["containers"]:
         container["env"] = [*(container.get("env") or []), *environment]
+    if has_master(job) and replica_type == WORKER:
+        waiting = _build_init_container(job)
+        pod_spec["initContainers"] = [*(pod_spec.get("initContainers") or []), waiting]
     policy = spec["restartPolicy"]
     pod_spec["restartPolicy"] = "Never" if policy == "ExitCode" else policy
     labels = {
@@ -103,6 +107,26 @@ def build_service(job: Manifest, *, replica_type: str, index: int) -> Manifest:
         "kind": "Service",
         "metadata": _build_metadata(job, replica_type=replica_type, index=index, labels=labels),
         "spec": {"clusterIP": "None", "selector": dict(labels), "ports": ports},
+    }
+
+
+def _build_init_container(job: Manifest) -> Manifest:
+    """What holds a worker back until the master's name resolves.
+
+    Upstream asks `nslookup`, which a laptop may lack; and it names the master in the command, where
+    the pod runner would not translate a bare word.
+    """
+    master = render_replica_name(job["metadata"]["name"], replica_type=MASTER, index=0)
+    return {
+        "name": "init-pytorch",
+        "image": "alpine:3.10",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", _WAIT_FOR_MASTER],
+        "env": [{"name": "MASTER_ADDR", "value": master}],
+        "resources": {
+            "limits": {"cpu": "100m", "memory": "20Mi"},
+            "requests": {"cpu": "50m", "memory": "10Mi"},
+        },
     }
 
 

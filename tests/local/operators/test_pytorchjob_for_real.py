@@ -39,6 +39,59 @@ FAIL_ONCE = """
 """
 
 
+COUNT_STEPS = """
+    import os, pathlib, socket, sys, time
+
+    os.chdir(sys.argv[1])
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))).close()
+
+    def meet():
+        if rank == 0:
+            pathlib.Path("peer").unlink(missing_ok=True)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind("peer")
+                listener.listen()
+                listener.settimeout(20)
+                return listener.accept()[0]
+        while True:
+            peer = socket.socket(socket.AF_UNIX)
+            try:
+                peer.connect("peer")
+                return peer
+            except OSError:
+                time.sleep(0.02)
+
+    def train():
+        peer = meet() if size == 2 else None
+        steps = pathlib.Path("steps")
+        number = len(steps.read_text().splitlines()) if steps.exists() else 0
+        word = b"."
+        while word == b".":
+            if rank == 0:
+                word = b"!" if pathlib.Path("enough").exists() else b"."
+                if peer:
+                    peer.sendall(word)
+            if peer:
+                heard = peer.recv(1)
+                if not heard:
+                    raise ConnectionError("the peer is gone")
+                if rank == 1:
+                    word = heard
+                    peer.sendall(word)
+            if rank == 0:
+                number += 1
+                with steps.open("a") as file:
+                    file.write(f"{number} {size}\\n")
+            time.sleep(0.01)
+
+    try:
+        train()
+    except OSError as error:
+        sys.exit(138)
+"""
+
+
 def build_job(program: str, *args: str, policy: str = "Never", num_workers: int = 0) -> Manifest:
     container = {
         "command": ["python", "-c", textwrap.dedent(program), *args],
@@ -48,9 +101,11 @@ def build_job(program: str, *args: str, policy: str = "Never", num_workers: int 
     return build_pytorch_job(replicas, policy=policy, container=container)
 
 
-def play(state: Path, scenario: Callable[[Client], Awaitable[None]]) -> None:
+def play(
+    state: Path, scenario: Callable[[Client], Awaitable[None]], *, warm: tuple[str, ...] = ()
+) -> None:
     async def run() -> None:
-        async with small_plane(state, PyTorchJobReconciler) as client:
+        async with small_plane(state, PyTorchJobReconciler, warm=warm) as client:
             await scenario(client)
 
     asyncio.run(run())
@@ -63,6 +118,15 @@ async def wait_for_condition(client: Client, condition_type: str) -> list[Manife
 
     await wait_until(holds, timeout_seconds=TIMEOUT_SECONDS)
     return conditions_of(await client.get(PYTORCH_JOBS, "digits", namespace="default"))
+
+
+async def scale(client: Client, num_workers: int) -> None:
+    await client.patch(
+        PYTORCH_JOBS,
+        "digits",
+        namespace="default",
+        body={"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": num_workers}}}},
+    )
 
 
 def test_master_and_worker_meet_and_reduce_over_gloo(tmp_path: Path) -> None:
@@ -88,8 +152,12 @@ def test_master_and_worker_meet_and_reduce_over_gloo(tmp_path: Path) -> None:
         ]
         assert "rank=0 of=2 total=3.0" in logs[0]
         assert "rank=1 of=2 total=3.0" in logs[1]
+        waiting = await client.read_log(
+            "digits-worker-0", namespace="default", container="init-pytorch"
+        )
+        assert "127.0.0.1" in waiting
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, warm=("torch", "torch.distributed"))
 
 
 def test_a_program_that_raises_fails_the_job_and_its_log_says_why(tmp_path: Path) -> None:
@@ -120,26 +188,51 @@ def test_a_retryable_exit_code_gives_the_pod_a_second_life(tmp_path: Path) -> No
     play(tmp_path, scenario)
 
 
-def test_elastic_workers_meet_through_torchrun(tmp_path: Path) -> None:
+def test_an_elastic_job_goes_on_while_workers_leave_and_come(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(COUNT_STEPS), "utf-8")
+    job = build_job("", num_workers=2, policy="ExitCode")
+    specs = job["spec"]["pytorchReplicaSpecs"]
+    del specs["Master"]
+    command = ["python", "-u", "-m", "kubeloop.training.launch", str(program), str(tmp_path)]
+    specs["Worker"]["template"]["spec"]["containers"][0]["command"] = command
+    specs["Worker"]["template"]["spec"]["terminationGracePeriodSeconds"] = 5
+    job["spec"] |= {
+        "elasticPolicy": {
+            "minReplicas": 1,
+            "maxReplicas": 2,
+            "maxRestarts": 9,
+            "rdzvConf": [{"key": "last_call_timeout", "value": "1"}],
+        },
+        "nprocPerNode": "1",
+    }
+
+    def read_steps() -> list[tuple[int, int]]:
+        lines = (tmp_path / "steps").read_text().splitlines() if seen.exists() else []
+        return [(int(step), int(size)) for step, size in map(str.split, lines)]
+
+    seen = tmp_path / "steps"
+
     async def scenario(client: Client) -> None:
-        program = tmp_path / "program.py"
-        program.write_text(textwrap.dedent(ALL_REDUCE), "utf-8")
-        job = build_job(ALL_REDUCE, num_workers=2)
-        specs = job["spec"]["pytorchReplicaSpecs"]
-        del specs["Master"]
-        specs["Worker"]["template"]["spec"]["containers"][0]["command"] = ["torchrun", str(program)]
-        job["spec"] |= {"elasticPolicy": {"minReplicas": 2}, "nprocPerNode": "1"}
         await client.create(job)
 
-        await wait_for_condition(client, "Succeeded")
+        async def reach(world_size: int, *, after: int = 0) -> int:
+            def has_stepped() -> bool:
+                return any(n > after and size == world_size for n, size in read_steps())
 
-        async def both_have_printed() -> bool:
-            logs = [
-                await client.read_log(f"digits-worker-{index}", namespace="default")
-                for index in range(2)
-            ]
-            return all("of=2 total=3.0" in log for log in logs)
+            await wait_until(has_stepped, timeout_seconds=TIMEOUT_SECONDS)
+            return read_steps()[-1][0]
 
-        await wait_until(both_have_printed, timeout_seconds=TIMEOUT_SECONDS)
+        reached = await reach(2)
+        await scale(client, 1)
+        reached = await reach(1, after=reached)
+        await scale(client, 2)
+        await reach(2, after=reached)
+        (tmp_path / "enough").touch()
+        conditions = await wait_for_condition(client, "Succeeded")
 
-    play(tmp_path, scenario)
+        assert conditions[-1]["type"] == "Succeeded"
+
+    play(tmp_path, scenario, warm=("torch", "torch.distributed.run"))
+    steps = [number for number, _ in read_steps()]
+    assert steps == list(range(1, len(steps) + 1))

@@ -230,6 +230,31 @@ def test_every_container_gets_the_environment_after_its_own() -> None:
     assert sidecar["env"] == added
 
 
+def test_a_worker_waits_for_the_masters_name_after_its_own_init_containers() -> None:
+    worker = replica()
+    worker["template"]["spec"]["initContainers"] = [{"name": "mine", "image": "x"}]
+    job = apply_defaults(build_job(master=replica(), worker=worker))
+
+    mine, waiting = build_pod(job, replica_type="Worker", index=0)["spec"]["initContainers"]
+
+    assert mine == {"name": "mine", "image": "x"}
+    assert (waiting["name"], waiting["image"]) == ("init-pytorch", "alpine:3.10")
+    assert waiting["imagePullPolicy"] == "IfNotPresent"
+    assert waiting["env"] == [{"name": "MASTER_ADDR", "value": "digits-master-0"}]
+    assert waiting["resources"] == {
+        "limits": {"cpu": "100m", "memory": "20Mi"},
+        "requests": {"cpu": "50m", "memory": "10Mi"},
+    }
+
+
+def test_nobody_waits_for_a_master_but_its_workers() -> None:
+    job = apply_defaults(build_job(master=replica(), worker=replica()))
+    without_master = apply_defaults(build_job(worker=replica()))
+
+    assert "initContainers" not in build_pod(job, replica_type="Master", index=0)["spec"]
+    assert "initContainers" not in build_pod(without_master, replica_type="Worker", index=0)["spec"]
+
+
 def test_the_replicas_restart_policy_replaces_the_templates() -> None:
     def policy_of(policy: str) -> str:
         worker = replica(restartPolicy=policy)
