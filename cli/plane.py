@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -42,6 +43,7 @@ _PACKAGES = (
     "starlette",
     "uvicorn",
 )
+_PLANE = "kubeloop.local.control_plane"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -152,7 +154,8 @@ def start(
     folder.prepare()
     with folder.lock():
         folder.retract()
-    command = [sys.executable, "-m", "kubeloop.cli.main", "up", "--foreground"]
+    command = [sys.executable, "-X", "faulthandler", "-m", "kubeloop.cli.main"]
+    command += ["up", "--foreground"]
     command += ["--state", str(folder.root)]
     for option, port in zip(("--api-port", "--kfp-port", "--gateway-port"), ports, strict=True):
         command += [option, str(port)]
@@ -171,23 +174,37 @@ def start(
         return _wait_until_up(folder, process, after=written), process
     except BaseException:  # Ctrl-C too: a plane that nobody waits for must not stay
         if process is not None:
-            process.terminate()
-            process.wait()
+            _end(process)
         raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_up(
     folder: StateFolder, process: subprocess.Popen[bytes], *, after: int
 ) -> Endpoints:
     deadline = time.monotonic() + _START_SECONDS
-    while (endpoints := folder.read_endpoints()) is None:
+    # NB: of two that start at once, the other may answer first.
+    while (endpoints := folder.read_endpoints()) is None or endpoints.pid != process.pid:
         if process.poll() is not None:
-            words = _tail(folder.log, after=after)
-            msg = f"The control plane ended while starting: {words} (log: {folder.log})"
+            msg = (
+                f"The control plane ended while starting: {_read_words(folder, after=after)}"
+                f" ({_describe_end(process.returncode)}, log: {folder.log})"
+            )
             raise PermanentError(msg)
         if time.monotonic() > deadline:
+            process.send_signal(signal.SIGABRT)  # has it write down where it is
+            process.wait()
             msg = (
-                f"The control plane did not answer within {_START_SECONDS:.0f} s: see {folder.log}."
+                f"The control plane did not answer within {_START_SECONDS:.0f} s, and was ended:"
+                f" where it hung is at the end of {folder.log}."
             )
             raise TransientError(msg)
         time.sleep(0.02)
@@ -204,16 +221,19 @@ def stop(folder: StateFolder, *, process: subprocess.Popen[bytes] | None = None)
     Raises:
         TransientError: It has not ended in time.
     """
-    endpoints = folder.read_endpoints()
-    if not folder.is_running() or endpoints is None:
+    pid = folder.find_holder()
+    if pid is None:
         return False
+    if not pid:
+        msg = f"A process holds {folder.lock_file} and does not say which: see `lsof`."
+        raise PermanentError(msg)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(endpoints.pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
     # NB: the lock goes first, the process a moment later.
-    while folder.is_running() or is_alive(endpoints.pid, process):
+    while folder.is_running() or is_alive(pid, process):
         if time.monotonic() > deadline:
-            msg = f"The control plane (pid {endpoints.pid}) has not stopped: see {folder.log}."
+            msg = f"The control plane (pid {pid}) has not stopped: see {folder.log}."
             raise TransientError(msg)
         time.sleep(0.02)
     return True
@@ -252,7 +272,11 @@ def running(folder: StateFolder, ports: tuple[int, int, int]) -> Iterator[Endpoi
 
 
 def run_in_foreground(folder: StateFolder, ports: tuple[int, int, int]) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM; what happens is logged with the time."""
+    logging.basicConfig(
+        force=True, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger(_PLANE).setLevel(logging.INFO)
     from kubeloop.cli.bootstrap import build_bootstrap_manifests
     from kubeloop.local.control_plane import ControlPlaneConfig, run_until_signal
 
@@ -272,8 +296,18 @@ def _describe(folder: StateFolder, endpoints: Endpoints) -> dict[str, object]:
     return {**description, "state": str(folder.root), "kubeconfig": str(folder.kubeconfig)}
 
 
-def _tail(path: Path, *, after: int, num_lines: int = 5) -> str:
-    with path.open("rb") as file:
+def _read_words(folder: StateFolder, *, after: int, num_lines: int = 5) -> str:
+    """What a control plane said last: its own error, else the end of its log."""
+    with folder.log.open("rb") as file:
         file.seek(after)
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return " ".join(line.strip() for line in lines[-num_lines:]) or "it printed nothing"
+    told = [number for number, line in enumerate(lines) if line.startswith("Error:")]
+    last = lines[told[-1] :] if told else lines[-num_lines:]
+    return " ".join(line.strip() for line in last) or "it printed nothing"
+
+
+def _describe_end(code: int) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else "")
+    return f"exit code {code}"

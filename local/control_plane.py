@@ -81,10 +81,16 @@ async def run_until_signal(config: ControlPlaneConfig) -> None:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end(number: signal.Signals) -> None:
+        logger.info("control plane stops: %s", number.name)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end, number)
     async with control_plane(config):
         await stop.wait()
+    logger.info("control plane has stopped")
 
 
 @asynccontextmanager
@@ -93,12 +99,13 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
 
     Raises:
         AlreadyRunningError: One runs on the state folder.
-        PermanentError: A port is taken.
+        PermanentError: A port is taken, or the state folder was deleted.
     """
     state = config.state
     state.prepare()
+    logger.info("control plane starts on %s", state.root)
     async with AsyncExitStack() as stack:
-        stack.enter_context(state.lock())
+        lock = stack.enter_context(state.lock())
         state.retract()
         sockets = _bind_all(config, stack)
         endpoints = _describe(config, sockets)
@@ -112,6 +119,7 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         await stack.enter_async_context(serve(app, sockets.api, certificate=certificate))
         stack.callback(api.close)  # ends watches before the server waits for its connections
         await _bootstrap(api, client, config)
+        logger.info("Kubernetes API answers at %s", endpoints.api_url)
 
         gateway = Gateway(client)
         await stack.enter_async_context(serve(gateway, sockets.gateway))
@@ -135,11 +143,17 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         pods = replace(config.kubelet, env=build_proxy_env(endpoints.db_manager_address))
         kubelet = Kubelet(client, state=state.root, config=pods)
         await stack.enter_async_context(kubelet)
-        loops = [gateway.run(), *(Controller(client, each).run() for each in reconcilers)]
+        logger.info("pods can run")
+        loops = [
+            state.watch(lock),
+            gateway.run(),
+            *(Controller(client, each).run() for each in reconcilers),
+        ]
         await stack.enter_async_context(_running(loops))
         await stack.enter_async_context(pipelines)
         stack.callback(state.retract)
         state.publish(endpoints, authority=certificate.authority)
+        logger.info("KFP API answers at %s", endpoints.kfp_url)
         yield endpoints
 
 

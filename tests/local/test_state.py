@@ -1,4 +1,7 @@
+import asyncio
 import json
+import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -40,6 +43,46 @@ def test_folder_is_held_by_one_process_at_a_time(folder: StateFolder) -> None:
         with pytest.raises(AlreadyRunningError, match="kubeloop down"), folder.lock():
             pass
     assert not folder.is_running()
+
+
+def test_holder_of_a_folder_is_known_by_its_process(folder: StateFolder) -> None:
+    assert folder.find_holder() is None
+    with folder.lock():
+        assert folder.find_holder() == os.getpid()
+    assert folder.find_holder() is None
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_folder_that_goes_away_is_noticed(folder: StateFolder, is_replaced: bool) -> None:
+    async def lose(lock: int) -> None:
+        shutil.rmtree(folder.root)
+        if is_replaced:
+            folder.prepare()
+            folder.lock_file.touch()
+        await asyncio.wait_for(folder.watch(lock), timeout=10)
+
+    with pytest.raises(PermanentError, match="was deleted, moved or replaced"), folder.lock() as it:
+        asyncio.run(lose(it))
+
+
+def test_what_fails_for_lack_of_the_folder_says_that_it_is_gone(folder: StateFolder) -> None:
+    def lose() -> None:
+        with folder.lock():
+            shutil.rmtree(folder.root)
+            raise OSError("disk I/O error")
+
+    with pytest.raises(PermanentError, match="was deleted") as caught:
+        lose()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_full_disk_is_said_before_anything_starts(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(folder.root)._replace(free=3 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(PermanentError, match="has 3 MiB left"):
+        folder.prepare()
 
 
 def test_folder_that_was_never_used_does_not_run(tmp_path: Path) -> None:
