@@ -1,13 +1,19 @@
-"""The `kubeloop` command as a user types it, on the state folder of a test."""
+"""The `kubeloop` command as a user types it, on the state folder of a test.
+
+A command starts in a second, most of which imports the SDKs. `call` runs it in the process of the
+test, which has them; `run` and `start` are for commands whose process is what is looked at.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +21,11 @@ from typing import Any
 
 import psutil
 
-from kubeloop.testing.waiting import wait_until
+from kubeloop.cli import main
 
 _COMMAND = (sys.executable, "-m", "kubeloop.cli.main")
 _ANY_PORTS = ("--api-port", "0", "--kfp-port", "0", "--gateway-port", "0")
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +98,19 @@ class CommandLine:
         )
         return Command(process)
 
+    def call(self, *arguments: str) -> Outcome:
+        """Run a command to its end in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.state.parent),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = main.run([*arguments, "--state", str(self.state)])
+        return Outcome(code=code, out=out.getvalue(), err=err.getvalue())
+
     def run(self, *arguments: str, timeout_seconds: float = 120) -> Outcome:
-        """Run a command to its end."""
+        """Run a command to its end, in a process of its own."""
         return self.start(*arguments).wait(timeout_seconds=timeout_seconds)
 
     def up(self) -> dict[str, Any]:
@@ -104,7 +122,7 @@ class CommandLine:
 
     def down(self) -> None:
         """Stop the control plane, if one runs."""
-        done = self.run("down")
+        done = self.call("down")
         assert done.code == 0, done.err
 
     def processes(self) -> list[str]:
@@ -121,9 +139,13 @@ class CommandLine:
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_seconds: float = 30) -> None:
-    """Return as soon as `condition` holds.
+    """Return as soon as `condition` holds; it may take time itself, and leaves some to others.
 
     Raises:
         TimeoutError: It did not hold in time.
     """
-    asyncio.run(wait_until(condition, timeout_seconds=timeout_seconds))
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{condition!r} did not hold within {timeout_seconds} s")
+        time.sleep(_POLL_SECONDS)

@@ -19,17 +19,17 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 
 def test_parts_of_a_source_become_one_version(laptop: Laptop) -> None:
-    done = laptop.command.run(
+    done = laptop.command.call(
         *("run", str(IN_PARTS), "-p", f"source={laptop.images}", "-p", "name=images"),
         *("-p", "numbers=[0, 1, 2]", "-p", "count=3"),
     )
     assert done.code == 0, done
 
-    shown = laptop.command.run("datasets", "show", "images", "-o", "json").json
+    shown = laptop.command.call("datasets", "show", "images", "-o", "json").json
     assert shown["num_examples"] == 36
     assert shown["labels"] == ["a", "b", "c"]
-    assert len(laptop.command.run("datasets", "log", "images", "-o", "json").json) == 1
-    assert laptop.command.run("datasets", "verify", "images").code == 0
+    assert len(laptop.command.call("datasets", "log", "images", "-o", "json").json) == 1
+    assert laptop.command.call("datasets", "verify", "images").code == 0
 
 
 def test_a_version_that_no_run_uses_any_more_is_deleted_and_its_space_freed(
@@ -39,12 +39,12 @@ def test_a_version_that_no_run_uses_any_more_is_deleted_and_its_space_freed(
     rows = [f"text number {number},{'ab'[number % 2]}\n" for number in range(100)]
     source.write_text("text,label\n" + "".join(rows))
     arguments = ("--name", "texts", "--kind", "text_classification", "-o", "json")
-    made = laptop.command.run("datasets", "ingest", str(source), *arguments).json
+    made = laptop.command.call("datasets", "ingest", str(source), *arguments).json
     assert made["is_new"]
 
-    deleted = laptop.command.run("datasets", "delete", "texts", "--yes")
-    freed = laptop.command.run("datasets", "gc", "images", "-o", "json").json
+    deleted = laptop.command.call("datasets", "delete", "texts", "--yes")
+    freed = laptop.command.call("datasets", "gc", "images", "-o", "json").json
 
     assert deleted.code == 0, deleted
-    assert laptop.command.run("datasets", "show", "texts").code == 2
+    assert laptop.command.call("datasets", "show", "texts").code == 2
     assert freed["num_shards"] == 0

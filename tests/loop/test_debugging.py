@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import pty
@@ -22,7 +20,6 @@ from typing import Any
 import pytest
 from kfp import compiler
 
-from kubeloop.cli.main import run
 from kubeloop.testing.command_line import CommandLine, Outcome
 
 pytestmark = pytest.mark.loop
@@ -136,26 +133,15 @@ class User:
         for name in ("sums", "doubles"):
             compiler.Compiler().compile(module[name], str(self.folder / f"{name}.yaml"))
 
-    def call(self, *arguments: str) -> Outcome:
-        """Run a command in this process, which has imported what it needs."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            contextlib.chdir(self.folder),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            code = run([*arguments, "--state", str(self.command.state)])
-        return Outcome(code=code, out=out.getvalue(), err=err.getvalue())
-
     def run(self, *arguments: str) -> str:
         """Run the pipeline to its end; returns the run's id."""
-        done = self.call("run", "sums.yaml", *arguments, "--output", "json")
+        done = self.command.call("run", "sums.yaml", *arguments, "--output", "json")
         assert done.code == 0, done.err
         return str(done.json["run_id"])
 
     def why(self, run_id: str, task: str) -> dict[str, Any]:
         """What `runs why` says."""
-        done = self.call("runs", "why", run_id[:13], task, "--output", "json")
+        done = self.command.call("runs", "why", run_id[:13], task, "--output", "json")
         assert done.code == 0, done.err
         answer: dict[str, Any] = done.json
         return answer
@@ -205,12 +191,12 @@ def test_why_tells_hits_from_misses_and_what_changed(user: User, runs: list[str]
 def test_runs_compare_side_by_side(user: User, runs: list[str]) -> None:
     page = user.folder / "comparison.html"
     names = [runs[0][:13], runs[2][:13]]
-    compared = user.call("runs", "compare", *names, "--output", "json").json
+    compared = user.command.call("runs", "compare", *names, "--output", "json").json
     assert compared["metrics"] == [
         {"name": "total.metrics.result", "values": [3, 1], "differs": True}
     ]
     assert {"name": "n", "values": [None, 3], "differs": True} in compared["parameters"]
-    done = user.call("runs", "compare", *names, "--output", "html", "--save", str(page))
+    done = user.command.call("runs", "compare", *names, "--output", "html", "--save", str(page))
     assert done.code == 0, done.err
     assert "total.metrics.result" in page.read_text()
 
@@ -240,9 +226,9 @@ def test_a_task_is_debugged_with_the_inputs_of_an_earlier_run(user: User, runs: 
 
 def test_an_iteration_of_a_loop_is_debugged_by_its_number(user: User) -> None:
     debug = ("run", "doubles.yaml", "--debug", "double")
-    first = user.call(*debug, "--output", "json")
-    last = user.call(*debug, "--iteration", "2", "--output", "json")
-    missing = user.call(*debug, "--iteration", "3")
+    first = user.command.call(*debug, "--output", "json")
+    last = user.command.call(*debug, "--iteration", "2", "--output", "json")
+    missing = user.command.call(*debug, "--iteration", "3")
     assert first.json["outputs"]["parameters"] == {"Output": 2}
     assert "this is iteration 0, and --iteration takes another: 0, 1, 2." in first.err
     assert last.json["outputs"]["parameters"] == {"Output": 6}
@@ -260,27 +246,27 @@ def test_an_iteration_of_a_loop_is_debugged_by_its_number(user: User) -> None:
     ],
 )
 def test_what_cannot_be_debugged_is_said(user: User, arguments: list[str], message: str) -> None:
-    done = user.call("run", "sums.yaml", *arguments)
+    done = user.command.call("run", "sums.yaml", *arguments)
     assert done.code == 2
     assert message in done.err
 
 
 def test_a_task_that_a_condition_leaves_out_is_not_debugged(user: User) -> None:
-    done: Outcome = user.call("run", "sums.yaml", "--debug", "total", "-p", "n=1")
+    done: Outcome = user.command.call("run", "sums.yaml", "--debug", "total", "-p", "n=1")
     assert done.code == 1
     assert "a condition was false" in done.err
 
 
 def test_runs_are_named_by_the_start_of_their_id(user: User, runs: list[str]) -> None:
-    done = user.call("runs", "logs", runs[0][:13], "total")
+    done = user.command.call("runs", "logs", runs[0][:13], "total")
     assert done.out.splitlines() == ["rows 4"]
-    cloned = user.call("runs", "clone", runs[0][:13], "-p", "scale=3", "-o", "json")
+    cloned = user.command.call("runs", "clone", runs[0][:13], "-p", "scale=3", "-o", "json")
     assert cloned.json["state"] == "SUCCEEDED"
     assert cloned.json["parameters"]["scale"] == 3
-    assert user.call("runs", "archive", cloned.json["run_id"][:13]).code == 0
-    listed = user.call("runs", "-o", "json").json
+    assert user.command.call("runs", "archive", cloned.json["run_id"][:13]).code == 0
+    listed = user.command.call("runs", "-o", "json").json
     assert cloned.json["run_id"] not in json.dumps(listed)
-    assert user.call("runs", "delete", cloned.json["run_id"][:13]).code == 0
-    gone = user.call("runs", cloned.json["run_id"])
+    assert user.command.call("runs", "delete", cloned.json["run_id"][:13]).code == 0
+    gone = user.command.call("runs", cloned.json["run_id"])
     assert gone.code == 2
     assert "not found" in gone.err

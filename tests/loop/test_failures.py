@@ -1,6 +1,7 @@
 """What goes wrong ends with a sentence that helps, and nothing is left behind or lost."""
 
 import json
+import shutil
 import socket
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from kubeloop.local.state import StateFolder
 from kubeloop.pipelines.packages import COMPILED
+from kubeloop.testing.command_line import wait_for
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.laptop import Laptop
 
@@ -44,7 +47,7 @@ def test_missing_source_folder_is_named(laptop: Laptop) -> None:
 def test_empty_source_folder_says_what_to_put_there(laptop: Laptop) -> None:
     source = laptop.folder / "empty"
     source.mkdir()
-    done = laptop.command.run("run", str(PIPELINE), "-p", f"dataset_source={source}")
+    done = laptop.command.call("run", str(PIPELINE), "-p", f"dataset_source={source}")
     assert done.code == 1
     assert "in task ingest-dataset" in done.err
     assert f"The source '{source}' is empty; put images in one folder a class." in done.err
@@ -53,10 +56,10 @@ def test_empty_source_folder_says_what_to_put_there(laptop: Laptop) -> None:
 
 def test_failed_task_is_named_in_the_list_of_runs(laptop: Laptop) -> None:
     _, run = laptop.fail("ingest", source="/nowhere")
-    table = laptop.command.run("runs").out.splitlines()
+    table = laptop.command.call("runs").out.splitlines()
     (row,) = (line for line in table if run["run_id"] in line)
     assert row.split()[-1] == "ingest-dataset"
-    listed = laptop.command.run("runs", "--output", "json").json
+    listed = laptop.command.call("runs", "--output", "json").json
     assert next(r for r in listed if r["run_id"] == run["run_id"])["failed_task"] == (
         "ingest-dataset"
     )
@@ -88,17 +91,17 @@ def test_class_with_one_image_is_named(laptop: Laptop) -> None:
 
 
 def test_wrong_parameters_are_refused_before_a_run_exists(laptop: Laptop) -> None:
-    num_runs = len(laptop.command.run("runs", "-o", "json").json)
+    num_runs = len(laptop.command.call("runs", "-o", "json").json)
     for assignment, message in (
         ("epoch=5", "Parameter 'epoch' of pipeline 'image-classification' does not exist; do you"),
         ("epochs=many", "takes a whole number (NUMBER_INTEGER), not 'many' (str)"),
         ("search_space=[1]", "takes an object (STRUCT), not [1] (list)"),
     ):
         arguments = ["-p", f"dataset_source={laptop.images}", "-p", assignment]
-        done = laptop.command.run("run", str(PIPELINE), *arguments)
+        done = laptop.command.call("run", str(PIPELINE), *arguments)
         assert done.code == 2
         assert message in done.err
-    assert len(laptop.command.run("runs", "-o", "json").json) == num_runs
+    assert len(laptop.command.call("runs", "-o", "json").json) == num_runs
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_broken_model_package_fails_its_endpoint_and_stays_for_a_look(laptop: La
     assert run["failed_task"] == "deploy-model"
     details = next(t["error"] for t in run["tasks"] if t["name"] == "deploy-model")
     assert "kubectl -n default delete inferenceservice broken" in details
-    shown = laptop.command.run("endpoints", "broken").out
+    shown = laptop.command.call("endpoints", "broken").out
     assert "False" in shown
     assert "model.json is not a model package's manifest" in shown
     laptop.delete_endpoint("broken")
@@ -185,7 +188,7 @@ def test_endpoint_that_never_becomes_ready_says_what_it_waits_for(laptop: Laptop
     assert "Failed to deploy InferenceService default/large: not ready after 1 s" in message
     assert "Insufficient memory" in message
     assert run["failed_task"] == "deploy-model"
-    called = laptop.command.run("predict", "large", str(laptop.images / "a" / "000.png"))
+    called = laptop.command.call("predict", "large", str(laptop.images / "a" / "000.png"))
     assert called.code == 1
     assert "Endpoint large is not ready" in called.err
     assert "kubeloop endpoints large" in called.err
@@ -212,3 +215,17 @@ def test_taken_port_is_named_and_the_state_is_usable_with_another(laptop: Laptop
     assert laptop.command.processes() == []
     laptop.up()
     laptop.check_use()
+
+
+def test_a_control_plane_whose_folder_is_deleted_ends_and_says_so(tmp_path: Path) -> None:
+    with Laptop(tmp_path) as laptop:
+        folder = StateFolder(laptop.command.state)
+        ports = ("--api-port", "0", "--kfp-port", "0", "--gateway-port", "0")
+        command = laptop.begin("up", "--foreground", *ports)
+        wait_for(lambda: folder.read_endpoints() is not None)
+        shutil.rmtree(folder.root)
+        done = command.wait()
+        assert done.code == 1
+        assert f"Error: State folder {folder.root} was deleted" in done.err
+        assert "Traceback" not in done.err
+        assert laptop.command.processes() == []

@@ -172,7 +172,7 @@ def test_retried_deployment_step_finds_its_endpoint(laptop: Laptop, model: Path)
     )
     assert laptop.identify_made(run_id) == before
     image = laptop.images / "a" / "000.png"
-    answer = laptop.command.run("predict", "shades", str(image))
+    answer = laptop.command.call("predict", "shades", str(image))
     assert answer.code == 0, answer
     assert any(label in answer.out for label in ("dark", "light"))
 

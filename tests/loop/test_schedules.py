@@ -38,7 +38,7 @@ class Schedules:
 
     def run(self, *arguments: str) -> Outcome:
         """Run a command of the group."""
-        return self.command.run("schedules", *arguments)
+        return self.command.call("schedules", *arguments)
 
     def listed(self) -> list[dict[str, Any]]:
         """What `kubeloop schedules` lists."""
@@ -47,7 +47,7 @@ class Schedules:
 
     def texts(self) -> list[str]:
         """What the runs were told to print."""
-        runs = self.command.run("runs", "--output", "json").json
+        runs = self.command.call("runs", "--output", "json").json
         return sorted(run["parameters"]["text"] for run in runs)
 
 

@@ -44,7 +44,7 @@ def run_small(laptop: Laptop, pipeline: str, **parameters: Any) -> Any:  # Any: 
 
 
 def find_model(laptop: Laptop) -> str:
-    endpoint = laptop.command.run("endpoints", "text-classifier", "-o", "json").json
+    endpoint = laptop.command.call("endpoints", "text-classifier", "-o", "json").json
     return str(endpoint["model_uri"])
 
 
@@ -69,8 +69,8 @@ def test_the_endpoint_is_asked_in_plain_words(laptop: Laptop) -> None:
     texts = {"will it rain in zurich today": "weather", "book a train to basel": "travel"}
     options = [part for text in texts for part in ("--text", text)]
 
-    answer = laptop.command.run("predict", "text-classifier", *options, "-o", "json")
-    shown = laptop.command.run("predict", "text-classifier", *options)
+    answer = laptop.command.call("predict", "text-classifier", *options, "-o", "json")
+    shown = laptop.command.call("predict", "text-classifier", *options)
 
     assert answer.code == 0, answer
     assert [item["label"] for item in answer.json["predictions"]] == list(texts.values())
@@ -78,7 +78,7 @@ def test_the_endpoint_is_asked_in_plain_words(laptop: Laptop) -> None:
 
 
 def test_lineage_runs_from_the_endpoint_to_the_table_of_texts(laptop: Laptop) -> None:
-    nodes = laptop.command.run("lineage", "text-classifier", "-o", "json").json["nodes"]
+    nodes = laptop.command.call("lineage", "text-classifier", "-o", "json").json["nodes"]
 
     found = {node["kind"]: node["id"] for node in nodes}
     assert found.keys() >= {"endpoint", "model", "training_job", "trial", "dataset", "source"}
@@ -96,6 +96,6 @@ def test_retraining_replaces_the_served_model_only_by_a_better_one(laptop: Lapto
 
     assert after_refusal == served
     assert find_model(laptop) != served
-    (answer,) = laptop.command.run(*asked).json["predictions"]
+    (answer,) = laptop.command.call(*asked).json["predictions"]
     assert answer["label"] == "music"
     assert answer["probabilities"].keys() == {*SENTENCES, "music"}

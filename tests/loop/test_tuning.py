@@ -24,7 +24,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 
 def ask(laptop: Laptop, *arguments: str) -> Any:  # Any: JSON
-    done = laptop.command.run(*arguments, "--output", "json")
+    done = laptop.command.call(*arguments, "--output", "json")
     assert done.code == 0, done.err
     return done.json
 
