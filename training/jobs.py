@@ -45,6 +45,15 @@ from kubeloop.datasets.stores import OBJECT_STORE_SECRET
 from kubeloop.errors import InputError
 from kubeloop.registry import Registry
 from kubeloop.training.placement import PodConfig, RunPolicyConfig, build_run_policy
+from kubeloop.training.pod_values import (
+    check_at_least,
+    check_dns_label,
+    check_keys,
+    check_labels,
+    check_object_names,
+    check_quantity,
+    check_variables,
+)
 
 Hyperparameter = str | int | float | bool
 DEFAULT_IMAGE = f"kubeloop/runtime:{__version__}"
@@ -164,8 +173,8 @@ class TrainingJobConfig:
             ("processes_per_worker", self.processes_per_worker, 1),
             ("num_gpus", self.num_gpus, 0),
         ):
-            if count < least:
-                raise InputError(f"{name} must be at least {least}, not {count!r}.")
+            check_at_least(name, count, least)
+        self._check_pod_values()
         elastic = self.elastic
         if elastic and not elastic.min_workers <= self.num_workers <= elastic.max_workers:
             raise InputError(
@@ -174,6 +183,17 @@ class TrainingJobConfig:
             )
         for name, value in self.hyperparameters.items():
             _check_hyperparameter(name, value)
+
+    def _check_pod_values(self) -> None:
+        check_dns_label("namespace", self.namespace)
+        if not self.image:
+            raise InputError("image must name a container image.")
+        for name, amount in (("cpu", self.cpu), ("memory", self.memory)):
+            check_quantity(name, amount)
+        check_variables("env", self.env)
+        check_object_names("env_secrets", self.env_secrets)
+        check_labels("labels", self.labels)
+        check_keys("annotations", self.annotations)
 
     @property
     def uses_torchrun(self) -> bool:

@@ -27,7 +27,19 @@ from kubernetes.client import (
 )
 
 from kubeloop.errors import InputError
+from kubeloop.training.pod_values import (
+    check_at_least,
+    check_choice,
+    check_dns_label,
+    check_keys,
+    check_labels,
+    check_object_names,
+    check_quantity,
+)
 
+_TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_AFFINITIES = frozenset({"nodeAffinity", "podAffinity", "podAntiAffinity"})
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _NO_STRINGS: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SHARED_MEMORY = "shared-memory"
@@ -64,9 +76,7 @@ class RunPolicyConfig:
     def __post_init__(self) -> None:
         """Refuse what the operator would refuse."""
         for name in ("backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise InputError(f"{name} must be at least 0 or unset, not {value!r}.")
+            check_at_least(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +91,18 @@ class Toleration:
     """`NoSchedule`, `PreferNoSchedule` or `NoExecute`; empty: any."""
     seconds: int | None = None
     """How long a `NoExecute` taint is minded not; unset: always."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no taint has."""
+        check_keys("Toleration.key", [self.key] if self.key else [])
+        check_choice("Toleration.effect", self.effect, _TAINT_EFFECTS)
+        check_at_least("Toleration.seconds", self.seconds, 0)
+        if self.seconds is not None and self.effect != "NoExecute":
+            raise InputError(
+                f"Toleration.seconds is for the effect NoExecute alone, not {self.effect!r}."
+            )
+        if self.value and not self.key:
+            raise InputError(f"Toleration.value {self.value!r} needs a key.")
 
 
 class VolumeKind(StrEnum):
@@ -110,10 +132,17 @@ class VolumeConfig:
 
     def __post_init__(self) -> None:
         """Refuse what Kubernetes would refuse less clearly."""
+        check_dns_label("VolumeConfig.name", self.name)
         if not self.mount_path.startswith("/"):
             raise InputError(f"mount_path must be absolute, not {self.mount_path!r}.")
         if self.kind is not VolumeKind.EMPTY and not self.source:
             raise InputError(f"Volume {self.name!r} needs the name of its {self.kind} as source.")
+        if self.kind is not VolumeKind.EMPTY:
+            check_object_names("VolumeConfig.source", [self.source])
+        elif self.source:
+            check_quantity("VolumeConfig.source", self.source)
+        if self.sub_path.startswith("/") or ".." in self.sub_path.split("/"):
+            raise InputError(f"sub_path must stay in the volume, not be {self.sub_path!r}.")
 
 
 class GangScheduler(StrEnum):
@@ -139,6 +168,10 @@ class GangConfig:
 
     def __post_init__(self) -> None:
         """Refuse what Kueue does not know."""
+        check_object_names("queue", [self.queue])
+        check_object_names("priority_class", [self.priority_class] if self.priority_class else [])
+        check_at_least("min_available", self.min_available, 1)
+        check_at_least("timeout_seconds", self.timeout_seconds, 1)
         volcano_only = self.min_available is not None or self.timeout_seconds is not None
         if self.scheduler is GangScheduler.KUEUE and volcano_only:
             raise InputError("min_available and timeout_seconds are Volcano's; Kueue has no such.")
@@ -179,7 +212,19 @@ class PodConfig:
     """Time between SIGTERM and SIGKILL, for the last checkpoint; unset: Kubernetes' 30."""
 
     def __post_init__(self) -> None:
-        """Refuse volumes that are in each other's way."""
+        """Refuse what Kubernetes would refuse, and volumes that are in each other's way."""
+        check_labels("node_selector", self.node_selector)
+        if unknown := self.affinity.keys() - _AFFINITIES:
+            raise InputError(
+                f"affinity has {sorted(unknown)}; it may have {', '.join(sorted(_AFFINITIES))}."
+            )
+        for name in ("priority_class", "service_account"):
+            check_object_names(name, [getattr(self, name)] if getattr(self, name) else [])
+        check_object_names("image_pull_secrets", self.image_pull_secrets)
+        check_choice("image_pull_policy", self.image_pull_policy, _PULL_POLICIES)
+        check_at_least("termination_grace_seconds", self.termination_grace_seconds, 0)
+        if self.shared_memory:
+            check_quantity("shared_memory", self.shared_memory)
         names = [volume.name for volume in self.volumes]
         paths = [volume.mount_path for volume in self.volumes]
         names += [_SHARED_MEMORY] if self.shared_memory else []

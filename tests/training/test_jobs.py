@@ -177,11 +177,24 @@ def test_pods_go_where_they_are_told_and_share_what_they_are_given() -> None:
     }
     pod = PodConfig(
         node_selector={"gpu": "h100"},
-        tolerations=(Toleration(key="gpu", value="yes", effect="NoSchedule"), Toleration()),
+        tolerations=(
+            Toleration(key="gpu", value="yes", effect="NoSchedule"),
+            Toleration(key="gone", effect="NoExecute", seconds=9),
+            Toleration(),
+        ),
         affinity=affinity,
         priority_class="high",
         volumes=(
-            VolumeConfig(name="data", mount_path="/data", kind=VolumeKind.CLAIM, source="clinc"),
+            VolumeConfig(
+                name="data",
+                mount_path="/data",
+                kind=VolumeKind.CLAIM,
+                source="clinc",
+                read_only=True,
+                sub_path="a/b",
+            ),
+            VolumeConfig(name="cfg", mount_path="/cfg", kind=VolumeKind.CONFIG_MAP, source="c"),
+            VolumeConfig(name="key", mount_path="/key", kind=VolumeKind.SECRET, source="s"),
             VolumeConfig(name="tmp", mount_path="/scratch", kind=VolumeKind.EMPTY, source="1Gi"),
         ),
         shared_memory="2Gi",
@@ -199,6 +212,7 @@ def test_pods_go_where_they_are_told_and_share_what_they_are_given() -> None:
         "nodeSelector": {"gpu": "h100"},
         "tolerations": [
             {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+            {"key": "gone", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9},
             {"operator": "Exists"},
         ],
         "affinity": affinity,
@@ -207,31 +221,40 @@ def test_pods_go_where_they_are_told_and_share_what_they_are_given() -> None:
         "imagePullSecrets": [{"name": "registry"}],
         "terminationGracePeriodSeconds": 120,
         "volumes": [
-            {"name": "data", "persistentVolumeClaim": {"claimName": "clinc"}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "clinc", "readOnly": True}},
+            {"name": "cfg", "configMap": {"name": "c"}},
+            {"name": "key", "secret": {"secretName": "s"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
         ],
     }
     assert trained["imagePullPolicy"] == "Always"
     assert trained["volumeMounts"] == [
-        {"name": "data", "mountPath": "/data"},
+        {"name": "data", "mountPath": "/data", "readOnly": True, "subPath": "a/b"},
+        {"name": "cfg", "mountPath": "/cfg"},
+        {"name": "key", "mountPath": "/key"},
         {"name": "tmp", "mountPath": "/scratch"},
         {"name": "shared-memory", "mountPath": "/dev/shm"},
     ]
 
 
 def test_volcano_is_told_how_many_replicas_start_together() -> None:
-    gang = GangConfig(scheduler=GangScheduler.VOLCANO, queue="research", priority_class="high")
+    def render(**settings: int) -> dict[str, Any]:
+        gang = GangConfig(
+            scheduler=GangScheduler.VOLCANO, queue="research", priority_class="high", **settings
+        )
+        pod = PodConfig(gang=gang)
+        return BUILDER.render(TrainingJobConfig(name="digits", num_workers=3, pod=pod))
 
-    manifest = BUILDER.render(
-        TrainingJobConfig(name="digits", num_workers=3, pod=PodConfig(gang=gang))
-    )
+    manifest = render()
 
     assert manifest["spec"]["runPolicy"]["schedulingPolicy"] == {
         "queue": "research",
         "minAvailable": 3,
         "priorityClass": "high",
     }
+    partial = render(min_available=2, timeout_seconds=60)["spec"]["runPolicy"]["schedulingPolicy"]
+    assert (partial["minAvailable"], partial["scheduleTimeoutSeconds"]) == (2, 60)
     assert replica(manifest, "Worker")["template"]["spec"]["schedulerName"] == "volcano"
 
 
@@ -267,6 +290,14 @@ def test_elastic_workers_have_no_master_and_meet_through_torchrun() -> None:
     assert "kubeloop.training.launch" in container(manifest, "Worker")["command"]
 
 
+def volume(**changes: Any) -> VolumeConfig:
+    return VolumeConfig(**{"name": "a", "mount_path": "/a", "kind": VolumeKind.EMPTY} | changes)
+
+
+def gang(**changes: Any) -> GangConfig:
+    return GangConfig(**{"scheduler": GangScheduler.VOLCANO, "queue": "q"} | changes)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -295,6 +326,32 @@ def test_elastic_workers_have_no_master_and_meet_through_torchrun() -> None:
             ),
             "Two volumes are named or mounted as '/dev/shm'",
         ),
+        (lambda: RunPolicyConfig(active_deadline_seconds=-1), "active_deadline_seconds must be"),
+        (lambda: RunPolicyConfig(ttl_seconds_after_finished=-1), "ttl_seconds_after_finished must"),
+        (lambda: Toleration(effect="Never"), r"Toleration\.effect must be one of NoSchedule"),
+        (lambda: Toleration(key="a b"), r"Toleration\.key has the key 'a b'"),
+        (lambda: Toleration(value="a"), r"Toleration\.value 'a' needs a key"),
+        (lambda: Toleration(seconds=1), r"Toleration\.seconds is for the effect NoExecute"),
+        (lambda: volume(name="A"), r"VolumeConfig\.name must be"),
+        (lambda: volume(source="much"), r"VolumeConfig\.source must be a positive"),
+        (
+            lambda: volume(kind=VolumeKind.CLAIM, source="A"),
+            r"VolumeConfig\.source must name a Kubernetes object",
+        ),
+        (lambda: volume(sub_path="../a"), "sub_path must stay in the volume"),
+        (lambda: gang(queue=""), "queue must name"),
+        (lambda: gang(priority_class="A"), "priority_class must name"),
+        (lambda: gang(min_available=0), "min_available must be at least 1"),
+        (lambda: gang(timeout_seconds=0), "timeout_seconds must be at least 1"),
+        (lambda: PodConfig(node_selector={"a b": "c"}), "node_selector has the key 'a b'"),
+        (lambda: PodConfig(node_selector={"a": "b c"}), r"node_selector\['a'\] must be"),
+        (lambda: PodConfig(affinity={"node": {}}), r"affinity has \['node'\]; it may have node"),
+        (lambda: PodConfig(priority_class="A"), "priority_class must name"),
+        (lambda: PodConfig(shared_memory="0"), "shared_memory must be a positive"),
+        (lambda: PodConfig(service_account="a/b"), "service_account must name"),
+        (lambda: PodConfig(image_pull_policy="Often"), "image_pull_policy must be one of Always"),
+        (lambda: PodConfig(image_pull_secrets=("",)), "image_pull_secrets must name"),
+        (lambda: PodConfig(termination_grace_seconds=-1), "termination_grace_seconds must be"),
     ],
 )
 def test_placement_that_cannot_work_is_refused(build: Callable[[], object], message: str) -> None:
@@ -310,6 +367,17 @@ def test_placement_that_cannot_work_is_refused(build: Callable[[], object], mess
         ({"program": "sound"}, "Unknown training program 'sound'; known are: image"),
         ({"num_workers": 0}, "num_workers must be at least 1"),
         ({"num_gpus": -1}, "num_gpus must be at least 0"),
+        ({"processes_per_worker": 0}, "processes_per_worker must be at least 1"),
+        ({"namespace": "a.b"}, "namespace must be"),
+        ({"image": ""}, "image must name"),
+        ({"cpu": "two"}, "cpu must be a positive Kubernetes quantity .* not 'two'"),
+        ({"cpu": "0.0"}, "cpu must be a positive"),
+        ({"memory": "2GB"}, "memory must be a positive"),
+        ({"memory": "-1Gi"}, "memory must be a positive"),
+        ({"env": {"1A": "x"}}, "env has '1A'"),
+        ({"env_secrets": ("My_Secret",)}, "env_secrets must name"),
+        ({"labels": {"a": "b c"}}, r"labels\['a'\] must be"),
+        ({"annotations": {"a b": "c"}}, "annotations has the key 'a b'"),
         ({"hyperparameters": {"a b": 1}}, "'a b' cannot be a command-line flag"),
         ({"hyperparameters": {"model": "x"}}, "'model' is taken: --model is part"),
         ({"hyperparameters": {"rate": float("nan")}}, "rate must be finite"),
@@ -319,6 +387,11 @@ def test_placement_that_cannot_work_is_refused(build: Callable[[], object], mess
 def test_bad_configuration_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainingJobConfig(**({"name": "digits"} | changes))
+
+
+@pytest.mark.parametrize("amount", ["1", "0.5", "500m", "1.5Gi", "2e9", "128974848", "1E"])
+def test_kubernetes_quantities_pass(amount: str) -> None:
+    assert TrainingJobConfig(name="digits", cpu=amount, memory=amount).memory == amount
 
 
 def test_numbers_render_without_loss() -> None:
