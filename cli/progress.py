@@ -29,6 +29,9 @@ COLORS = {
 }
 
 
+_SKIPPED = "its condition does not hold"
+
+
 class RunView(Protocol):
     """Something that shows the state of a run again and again."""
 
@@ -104,7 +107,9 @@ class LineView:
             if not task.is_group and self._states.get(task.name) is not task.state:
                 self._states[task.name] = task.state
                 seconds = f" ({_seconds(task)} s)" if task.seconds is not None else ""
-                self._console.print(f"{task.name}: {describe_state(task)}{seconds}", soft_wrap=True)
+                why = f": {_SKIPPED}" if task.state is RunState.SKIPPED else ""
+                state = f"{describe_state(task)}{seconds}{why}"
+                self._console.print(f"{task.name}: {state}", soft_wrap=True)
 
 
 class TableView:
@@ -131,9 +136,9 @@ def render_tasks(run: Run, *, last_lines: dict[str, str] | None = None) -> Table
     for task in run.tasks:
         if task.is_group:
             continue
-        note = find_cause(task.error)
-        if not note and not task.state.is_final and last_lines:
-            note = last_lines.get(task.name, "")
+        note = find_cause(task.error) or (last_lines or {}).get(task.name, "")
+        if task.state is RunState.SKIPPED:
+            note = _SKIPPED
         table.add_row(
             task.name,
             Text(describe_state(task), style=COLORS.get(task.state, "")),

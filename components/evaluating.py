@@ -88,7 +88,13 @@ def judge(
 
 def _describe(comparison: Comparison, *, wins: bool, min_gain: float) -> str:
     same = comparison.challenger.digest == comparison.champion.digest
-    asked = f", where a gain of {min_gain:g} is asked for" if min_gain else ""
+    asked = ""
+    if min_gain:
+        asked = ", where " + (
+            f"a gain of {min_gain:g} is asked for"
+            if min_gain > 0
+            else f"a loss of {-min_gain:g} is allowed"
+        )
     text = (
         f"The model {'holds against' if wins else 'loses to'} the served one"
         f"{', which is the same' if same else ''}: accuracy"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kubeloop.datasets import Progress
+
+if TYPE_CHECKING:
+    from kubeloop.katib.runs import ExperimentProgress
 
 
 class ProgressPrinter:
@@ -18,6 +22,7 @@ class ProgressPrinter:
         self._clock = clock
         self._stage = ""
         self._last = 0.0
+        self._message = ""
 
     def ingest(self, progress: Progress) -> None:
         """Print how far an ingestion is."""
@@ -29,3 +34,9 @@ class ProgressPrinter:
         self._stage, self._last = progress.stage, now
         of = f" of {progress.total}" if progress.total else ""
         print(f"{progress.stage}: {progress.done}{of} examples", flush=True)
+
+    def tune(self, progress: ExperimentProgress) -> None:
+        """Print how far a search is, where that reads differently from the last time."""
+        if progress.message != self._message:
+            self._message = progress.message
+            print(progress.message, flush=True)

@@ -66,8 +66,8 @@ def tune_hyperparameters(
         algorithm_settings: Its settings; `random_state` is `seed` unless given.
         early_stopping: Katib early stopping algorithm, such as `medianstop`; empty: none.
         early_stopping_settings: Its settings.
-        warm_start: Whether to search only near what was good in earlier searches for the same, on
-            the same dataset.
+        warm_start: Whether to learn from earlier searches for the same on the same dataset: only
+            near what was good in them is searched, and most algorithms are told their trials.
         objective_metric: Metric that the program prints, to be optimised.
         objective_type: `maximize` or `minimize`.
         max_trial_count: Trials in all.
@@ -86,6 +86,7 @@ def tune_hyperparameters(
         store: URI of the model store; empty: below the pipeline root.
     """
     from kubeloop.components.descriptions import describe_tuning
+    from kubeloop.components.progress import ProgressPrinter
     from kubeloop.components.provenance import DatasetKey
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.katib.experiments import ResumePolicy
@@ -117,6 +118,6 @@ def tune_hyperparameters(
             model_store=step.store("models", store), sample_line=sample_line,
             dataset_version=str(dataset.metadata.get(DatasetKey.VERSION_HASH, "")),
         )  # fmt: skip
-        tuned = tune(config, on_progress=lambda p: print(p.message, flush=True))
+        tuned = tune(config, on_progress=ProgressPrinter().tune)
     describe_tuning(tuned, dataset, trials=trials, model=model, metrics=metrics, report=report)
     return (dict(tuned.best.parameters), tuned.best.objective, tuned.best.name)
