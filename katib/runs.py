@@ -179,7 +179,7 @@ class _Run:
         """Create the experiment, or take the one that is there."""
         found = self._find()
         if found is not None and (found.metadata.deletion_timestamp or self._is_useless(found)):
-            self._check_identity(found)
+            self._check_run(found)
             delete_experiment(self.client, self.name, namespace=self.namespace)
             self._wait_until_gone()
             found = None
@@ -222,16 +222,21 @@ class _Run:
         return result.is_over and (result.status is ExperimentStatus.FAILED or result.best is None)
 
     def _check_identity(self, found: Any) -> None:  # V1beta1Experiment
-        run, digest = _identity(self.experiment)
-        other_run, other_digest = _identity(found)
+        self._check_run(found)
+        _, digest = _identity(self.experiment)
+        _, other_digest = _identity(found)
+        if digest and digest != other_digest:
+            raise InputError(
+                f"{self.where} exists with other settings; choose another name, or delete it."
+            )
+
+    def _check_run(self, found: Any) -> None:  # V1beta1Experiment
+        run, _ = _identity(self.experiment)
+        other_run, _ = _identity(found)
         if run != other_run:
             raise InputError(
                 f"{self.where} belongs to pipeline run {other_run!r}, not {run!r}; choose another "
                 "name."
-            )
-        if digest and digest != other_digest:
-            raise InputError(
-                f"{self.where} exists with other settings; choose another name, or delete it."
             )
 
     def _wait_until_gone(self) -> None:

@@ -6,11 +6,14 @@ are looked after.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
+
+from kubeflow.katib import V1beta1Experiment
 
 from kubeloop.errors import InputError, KubeloopError, PermanentError
 from kubeloop.interruption import undo_when_interrupted
@@ -29,6 +32,7 @@ from kubeloop.katib.results import ExperimentResult, TrialResult
 from kubeloop.katib.runs import ExperimentProgress, WatchConfig, run_experiment
 from kubeloop.katib.search_space import parse_search_space, render_search_space
 from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.katib.suggestion.earlier import WARM_START
 from kubeloop.katib.warm_start import WarmStart, build_labels, find_warm_start
 from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJobConfig
 from kubeloop.training.sample_lines import SAMPLE_LINES
@@ -37,7 +41,8 @@ _SEED = "random_state"
 _ENDED = ("Succeeded", "Failed")
 _END_SECONDS = 5.0
 _END_POLL_SECONDS = 0.1
-_BUDGET = ("epochs", "seed")
+_SEED_OF_TRIALS = "seed"
+_BUDGET = ("epochs", _SEED_OF_TRIALS)
 """Hyperparameters that change how good a trial gets, and hardly which ones are good."""
 _NO_SETTINGS: Mapping[str, str | int | float] = MappingProxyType({})
 
@@ -83,7 +88,7 @@ class TuningConfig:
     dataset_version: str = ""
     """Version of the dataset, by which later searches find this one."""
     warm_start: bool = False
-    """Whether to narrow the search space by earlier searches on the same dataset."""
+    """Whether to learn from earlier searches on the same dataset."""
     trial_models: str = ""
     """URI prefix for the models of trials."""
     model_store: str = ""
@@ -141,7 +146,7 @@ def tune(
         raise InputError("trial_models and model_store must be URIs unless keep_models is 'none'.")
     check_program(config)
     client = client or connect(namespace=config.job.namespace)
-    experiment = build_experiment(_configure(config, models, client=client))
+    asked = _configure(config, models, client=client)
 
     def tell(progress: ExperimentProgress) -> None:
         on_progress(progress)
@@ -153,8 +158,9 @@ def tune(
         _wait_for_pods(config, client)  # a trial that ends may write its model meanwhile
         models.clear()
 
+    run = functools.partial(run_experiment, client=client, watch=watch, on_progress=tell)
     with undo_when_interrupted(discard, also_on=(PermanentError,)):
-        result = run_experiment(experiment, client=client, watch=watch, on_progress=tell)
+        result = _run_with_earlier(asked, run)
     winner = find_winner(result)
     models.clean(result)
     kept: dict[str, str] = {}
@@ -171,6 +177,19 @@ def tune(
         models=kept,
         curves=read_curves(result, client=client, address=db_manager_address),
     )
+
+
+def _run_with_earlier(
+    asked: ExperimentConfig, run: Callable[[V1beta1Experiment], ExperimentResult]
+) -> ExperimentResult:
+    """Run an experiment, without earlier trials where an image of Katib's own refuses them."""
+    try:
+        return run(build_experiment(asked))
+    except PermanentError as error:
+        settings = {k: v for k, v in asked.algorithm_settings.items() if k != WARM_START.name}
+        if settings == asked.algorithm_settings or WARM_START.name not in str(error):
+            raise
+    return run(build_experiment(replace(asked, algorithm_settings=settings)))
 
 
 def check_program(config: TuningConfig) -> None:
@@ -202,7 +221,9 @@ def _wait_for_pods(config: TuningConfig, client: Client) -> None:
 
 def _configure(config: TuningConfig, models: TrialModels, *, client: Client) -> ExperimentConfig:
     space = parse_search_space(config.search_space)
-    labels = build_labels(config.dataset_version, _describe_question(config))
+    labels = build_labels(
+        config.dataset_version, _describe_question(config), budget=_describe_budget(config)
+    )
     start = WarmStart(search_space=space)
     if config.warm_start:
         start = find_warm_start(
@@ -211,6 +232,7 @@ def _configure(config: TuningConfig, models: TrialModels, *, client: Client) -> 
             namespace=config.job.namespace,
             labels=labels,
             search_space=space,
+            algorithm=config.algorithm,
             fixed=[str(config.algorithm_settings.get("resource_name", ""))],
         )
     job = replace(
@@ -225,7 +247,7 @@ def _configure(config: TuningConfig, models: TrialModels, *, client: Client) -> 
         job=PyTorchJobBuilder().build(job),
         search_space=start.search_space,
         algorithm=config.algorithm,
-        algorithm_settings=_complete_settings(config),
+        algorithm_settings=_complete_settings(config, start),
         objective=ObjectiveConfig(
             metric=config.objective_metric, type=ObjectiveType(config.objective_type)
         ),
@@ -251,8 +273,16 @@ def _describe_question(config: TuningConfig) -> dict[str, Any]:
     }
 
 
-def _complete_settings(config: TuningConfig) -> dict[str, str | int | float]:
+def _describe_budget(config: TuningConfig) -> dict[str, Any]:
+    """What two searches must have in common besides for their objectives to be compared."""
+    hyperparameters = config.job.hyperparameters
+    return {k: hyperparameters[k] for k in _BUDGET if k != _SEED_OF_TRIALS and k in hyperparameters}
+
+
+def _complete_settings(config: TuningConfig, start: WarmStart) -> dict[str, str | int | float]:
     settings = dict(config.algorithm_settings)
+    if start.earlier:
+        settings[WARM_START.name] = start.earlier
     if config.seed is not None and config.algorithm in ALGORITHMS:
         known = getattr(ALGORITHMS[config.algorithm](), "known_settings", ())
         if any(setting.name == _SEED for setting in known):

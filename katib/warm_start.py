@@ -1,9 +1,11 @@
 """Begins a search where earlier ones on the same dataset have ended.
 
-Katib's algorithms see the trials of their own experiment only, and its API has no place for others.
-What earlier searches have learned therefore goes into the search space: each parameter is narrowed
-to a box around the good trials. That works with every algorithm, here and on any cluster, and the
-experiment says what it was given. It costs what lies outside of the box, which is never tried.
+What earlier searches have learned goes into the search space: each parameter is narrowed to a box
+around the good trials. That works with every algorithm, here and on any cluster, and the experiment
+says what it was given. It costs what lies outside of the box, which is never tried.
+
+Searches of ours that learn from all trials are also told those of earlier experiments that had the
+same budget, in a setting (`kubeloop.katib.suggestion.earlier`) that Katib's own do not know.
 
 Source: Perrone et al., Learning Search Spaces for Bayesian Optimization: Another View of
 Hyperparameter Transfer Learning, NeurIPS 2019.
@@ -38,15 +40,21 @@ from kubeloop.katib.search_space import (
     parse_search_space,
     render_search_space,
 )
+from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.katib.suggestion.earlier import WARM_START, render_earlier
 
 DATASET_LABEL = "kubeloop.dev/dataset"
 """Label of an experiment: the version of the dataset that it searched on."""
 QUESTION_LABEL = "kubeloop.dev/search"
 """Label of an experiment: digest of program, fixed hyperparameters, search space and objective."""
+BUDGET_LABEL = "kubeloop.dev/budget"
+"""Label of an experiment: digest of what makes a trial better, whatever is searched: its epochs."""
 ANNOTATION = "kubeloop.dev/warm-start"
 """Annotation of an experiment: the earlier ones, and the search space that they led to, as JSON."""
 
 _MAX_EXPERIMENTS = 10
+_MAX_TOLD = 100
+"""Trials that a search is told, as a setting is part of the experiment."""
 _MIN_TRIALS = 8
 """Trials with a result that an experiment must have to count."""
 _GOOD_SHARE = 0.25
@@ -56,6 +64,8 @@ _ROOM = 0.1
 _MIN_TRIES = 3
 """Trials of a choice, none of them good, after which it is left out."""
 _MAX_LABEL_LENGTH = 63
+_SAME = (DATASET_LABEL, QUESTION_LABEL)
+"""Labels that experiments must share for one to learn from the other."""
 
 
 V = TypeVar("V", str, float)
@@ -69,6 +79,9 @@ class WarmStart:
     """The space, narrowed where something was learned."""
     experiments: tuple[str, ...] = ()
     """Names of the earlier experiments."""
+    earlier: str = ""
+    """Their trials as the setting `warm_start`; empty: none that can be compared, or an algorithm
+    that learns from none."""
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -82,24 +95,27 @@ class WarmStart:
         return {ANNOTATION: json.dumps(content)}
 
 
-def build_labels(dataset: str, question: Mapping[str, Any]) -> dict[str, str]:
+def build_labels(
+    dataset: str, question: Mapping[str, Any], *, budget: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """Labels by which a later search finds this one.
 
     Args:
         dataset: Version of the dataset; empty: unknown, so that none finds it.
-        question: Everything that makes trials of two experiments comparable, as JSON.
+        question: Everything that decides which trials are good, as JSON.
+        budget: What decides besides how good they get, as JSON.
     """
     if not dataset:
         return {}
-    text = json.dumps(question, sort_keys=True, default=str)
     return {
         DATASET_LABEL: dataset[:_MAX_LABEL_LENGTH],
-        QUESTION_LABEL: hashlib.sha256(text.encode()).hexdigest()[:16],
+        QUESTION_LABEL: _digest(question),
+        BUDGET_LABEL: _digest(budget or {}),
     }
 
 
 def read_warm_start(annotations: Mapping[str, str]) -> WarmStart | None:
-    """What an experiment says that it began with; None: it began cold."""
+    """What an experiment says that it began with, but for the trials; None: it began cold."""
     try:
         content = json.loads(annotations[ANNOTATION])
         return WarmStart(
@@ -117,9 +133,10 @@ def find_warm_start(
     namespace: str,
     labels: Mapping[str, str],
     search_space: SearchSpace,
+    algorithm: str,
     fixed: Sequence[str] = (),
 ) -> WarmStart:
-    """Narrow a search space by earlier experiments of the same labels.
+    """Narrow a search space by earlier experiments of the same labels, and find their trials.
 
     An experiment of that name that exists keeps what it began with, so that a retry finds its own.
 
@@ -129,18 +146,44 @@ def find_warm_start(
         namespace: Its namespace.
         labels: What `build_labels` made; empty: nothing is comparable.
         search_space: The whole space.
+        algorithm: The algorithm that will search.
         fixed: Parameters that stay as they are, such as hyperband's resource.
     """
     own = find_experiment(client, name, namespace=namespace)
     if own is not None:
         known = read_warm_start(own.metadata.annotations or {})
-        return known or WarmStart(search_space=search_space)
-    earlier = _find_earlier(client, namespace=namespace, labels=labels) if labels else []
-    narrowed = narrow(search_space, earlier, fixed=fixed)
-    if narrowed == search_space:
+        settings = {s.name: s.value for s in own.spec.algorithm.algorithm_settings or ()}
+        told = settings.get(WARM_START.name, "")
+        return replace(known or WarmStart(search_space=search_space), earlier=told)
+    found = _find_earlier(client, namespace=namespace, labels=labels) if labels else []
+    narrowed = narrow(search_space, found, fixed=fixed)
+    told = tell(found, budget=labels.get(BUDGET_LABEL, "")) if learns(algorithm) else ""
+    if narrowed == search_space and not told:
         return WarmStart(search_space=search_space)
-    names = tuple(result.name for result in earlier)
-    return WarmStart(search_space=narrowed, experiments=names)
+    names = tuple(result.name for result in found)
+    return WarmStart(search_space=narrowed, experiments=names, earlier=told)
+
+
+def learns(algorithm: str) -> bool:
+    """Whether an algorithm of ours learns from earlier trials."""
+    return algorithm in ALGORITHMS and WARM_START in getattr(
+        ALGORITHMS[algorithm](), "known_settings", ()
+    )
+
+
+def tell(earlier: Sequence[ExperimentResult], *, budget: str) -> str:
+    """The setting with the trials of those that had the budget, the newest experiment first.
+
+    What they reached can be compared, as the whole question is the same.
+    """
+    trials = [
+        (trial.parameters, trial.objective)
+        for result in earlier
+        if budget and result.labels.get(BUDGET_LABEL) == budget
+        for trial in result.trials
+        if trial.objective is not None and math.isfinite(trial.objective)
+    ]
+    return render_earlier(trials[:_MAX_TOLD]) if trials else ""
 
 
 def narrow(
@@ -175,7 +218,7 @@ def _find_earlier(
     found = [
         experiment
         for experiment in list_experiments(client, namespace=namespace)
-        if labels.items() <= (experiment.metadata.labels or {}).items()
+        if all((experiment.metadata.labels or {}).get(key) == labels[key] for key in _SAME)
         and parse_status(experiment) is ExperimentStatus.SUCCEEDED
     ]
     found.sort(key=lambda experiment: experiment.metadata.creation_timestamp, reverse=True)
@@ -185,6 +228,11 @@ def _find_earlier(
         for result in results
         if sum(trial.objective is not None for trial in result.trials) >= _MIN_TRIALS
     ]
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _values(trials: Sequence[TrialResult], name: str) -> list[ParameterValue]:

@@ -19,6 +19,7 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
+from kubeloop.katib.suggestion.earlier import WARM_START
 from kubeloop.katib.suggestion.random_search import draw
 from kubeloop.katib.suggestion.randomness import make_generator
 from kubeloop.katib.suggestion.service import InvalidSettingsError
@@ -64,6 +65,7 @@ class BayesianSearch(SpaceSearch):
         choice("acq_func", ("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps"), default="gp_hedge"),
         choice("acq_optimizer", ("auto", "sampling", "lbfgs"), default="auto"),
         RANDOM_STATE,
+        WARM_START,
     )
 
     def check(self, problem: Problem) -> None:
@@ -74,7 +76,7 @@ class BayesianSearch(SpaceSearch):
 
     def propose(self, problem: Problem, numbers: range) -> Iterator[Sequence[str]]:
         seed = problem.settings.seed
-        points = find_points(problem.dimensions, problem.trials)
+        points = find_points(problem.dimensions, (*problem.earlier, *problem.trials))
         num_done = sum(point.loss is not None for point in points)
         if num_done < max(problem.settings.integer("n_initial_points"), 2):
             yield from (draw(problem.dimensions, seed=seed, number=number) for number in numbers)

@@ -6,7 +6,8 @@ So parallel trials waste nothing, and a restart changes nothing.
 
 Source: Katib's `cmaes` (goptuna), pkg/suggestion/v1beta1/goptuna; Hansen, The CMA Evolution
 Strategy: A Tutorial, 2016; Auger and Hansen, A Restart CMA Evolution Strategy With Increasing
-Population Size, 2005; Hansen, Benchmarking a BI-Population CMA-ES, 2009.
+Population Size, 2005; Hansen, Benchmarking a BI-Population CMA-ES, 2009; Nomura et al., Warm
+Starting CMA-ES for Hyperparameter Optimization, 2021.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from kubeloop.katib.suggestion.earlier import WARM_START
 from kubeloop.katib.suggestion.messages import ParameterType
 from kubeloop.katib.suggestion.randomness import make_generator
 from kubeloop.katib.suggestion.service import InvalidSettingsError
@@ -25,11 +27,17 @@ from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
 from kubeloop.katib.suggestion.trials import Point, by_completion, find_points
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
     from cmaes import CMA
+    from numpy.typing import NDArray
 
 _LEAST_NUMBERS = 2
 _GROWTH = 2  # of the population, with every restart
 _DEFAULT_SIGMA = 1 / 6
+_GOOD_SHARE = 0.1  # of earlier trials, by whose spread the search begins
+_LEAST_GOOD = 3
 _NUMBERS = (ParameterType.DOUBLE, ParameterType.INT)
 
 
@@ -51,6 +59,7 @@ class CmaEsSearch(SpaceSearch):
         ),
         choice("restart_strategy", ("none", "None", "ipop", "bipop"), default="none"),
         RANDOM_STATE,
+        WARM_START,
     )
 
     def check(self, problem: Problem) -> None:
@@ -82,12 +91,18 @@ class CmaEsSearch(SpaceSearch):
 def _replay(problem: Problem, searched: Sequence[Dimension], points: Iterable[Point]) -> CMA:
     """The strategy after all generations that are complete."""
     restarts = _Restarts(problem, len(searched))
-    strategy, generation = restarts.start(), []
     indices = [problem.dimensions.index(dimension) for dimension in searched]
-    for point in points:
+
+    def place(point: Point) -> tuple[list[float], float]:
         assert point.loss is not None
-        position = [problem.dimensions[index].to_unit(point.texts[index]) for index in indices]
-        generation.append((position, point.loss))
+        texts = [point.texts[index] for index in indices]
+        position = [d.to_unit(text) for d, text in zip(searched, texts, strict=True)]
+        return position, point.loss
+
+    earlier = find_points(problem.dimensions, problem.earlier)
+    strategy, generation = restarts.start([place(point) for point in earlier]), []
+    for point in points:
+        generation.append(place(point))
         if len(generation) < strategy.population_size:
             continue
         strategy = restarts.tell(strategy, generation)
@@ -107,8 +122,17 @@ class _Restarts:
         self._is_small = False
         self._spent = {False: 0, True: 0}  # evaluations, by whether the population is small
 
-    def start(self) -> CMA:
-        return self._build(size=self._default_size, mean=[0.5] * self._num_dimensions)
+    def start(self, earlier: Sequence[tuple[Sequence[float], float]]) -> CMA:
+        """The first strategy, where earlier trials were good if there are enough of them."""
+        import numpy as np
+
+        if len(earlier) < _LEAST_GOOD:
+            return self._build(size=self._default_size, mean=[0.5] * self._num_dimensions)
+        mean, sigma, covariance = _import_cmaes().get_warm_start_mgd(
+            [(np.asarray(position), loss) for position, loss in earlier],
+            gamma=max(_GOOD_SHARE, _LEAST_GOOD / len(earlier)),
+        )
+        return self._build(size=self._default_size, mean=mean, sigma=sigma, covariance=covariance)
 
     def tell(self, strategy: CMA, generation: Sequence[tuple[Sequence[float], float]]) -> CMA:
         import numpy as np
@@ -130,16 +154,28 @@ class _Restarts:
         mean = [generator.random() for _ in range(self._num_dimensions)]
         return self._build(size=max(size, self._default_size), mean=mean)
 
-    def _build(self, *, size: int, mean: Sequence[float]) -> CMA:
+    def _build(
+        self,
+        *,
+        size: int,
+        mean: Sequence[float],
+        sigma: float | None = None,
+        covariance: NDArray[np.float64] | None = None,
+    ) -> CMA:
         import numpy as np
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of scipy's versions
-            from cmaes import CMA
-        return CMA(
+        return _import_cmaes().CMA(
             mean=np.asarray(mean),
-            sigma=self._settings.number("sigma"),
+            sigma=sigma or self._settings.number("sigma"),
             bounds=np.array([[0.0, 1.0]] * self._num_dimensions),
             population_size=size,
+            cov=covariance,
             seed=0,
         )
+
+
+def _import_cmaes() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of scipy's versions
+        import cmaes
+    return cmaes

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kubeloop.katib.suggestion.earlier import WARM_START
 from kubeloop.katib.suggestion.messages import ExperimentSpec
 from kubeloop.katib.suggestion.randomness import make_generator
 from kubeloop.katib.suggestion.settings import RANDOM_STATE, Setting, Settings, count
@@ -47,7 +48,7 @@ class ParzenSearch(SpaceSearch):
         """The sampler's keyword arguments."""
 
     def propose(self, problem: Problem, numbers: range) -> Iterator[Sequence[str]]:
-        points = find_points(problem.dimensions, problem.trials)
+        points = find_points(problem.dimensions, (*problem.earlier, *problem.trials))
         distributions = {d.name: d.distribution() for d in problem.dimensions}
         study = _build_study(problem, points, distributions)
         options = self.configure(problem.settings, problem.spec)
@@ -91,6 +92,7 @@ class TpeSearch(ParzenSearch):
             rule="an integer above 0",
         ),
         RANDOM_STATE,
+        WARM_START,
     )
 
     def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:
@@ -112,6 +114,7 @@ class MultivariateTpeSearch(ParzenSearch):
         count("n_startup_trials", least=0),
         count("n_ei_candidates", least=0, default=24),
         RANDOM_STATE,
+        WARM_START,
     )
 
     def configure(self, settings: Settings, spec: ExperimentSpec) -> Options:

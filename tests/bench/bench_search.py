@@ -6,13 +6,16 @@ bootstrap interval of the difference of mean regrets lies above 0. The intervals
 comparisons together with 95 % (Bonferroni), for of thirty at 95 % each one or two fail by chance.
 Then ASHA and hyperband on
 the table: epochs until within 1 % of the best accuracy, against random search that trains each
-configuration to the end. Last, how long a suggestion takes with 200 trials.
+configuration to the end. Then warm starts: searches of 20 trials after another of 20, with the
+space narrowed by it, and told its trials besides. Last, how long a suggestion takes with 200
+trials.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import statistics
 import time
@@ -26,7 +29,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from kubeloop.katib.results import ExperimentResult, ExperimentStatus, TrialResult, TrialStatus
+from kubeloop.katib.search_space import Float, Int, Parameter
 from kubeloop.katib.suggestion import ALGORITHMS
+from kubeloop.katib.suggestion.earlier import render_earlier
 from kubeloop.katib.suggestion.messages import (
     AlgorithmSetting,
     Experiment,
@@ -37,6 +43,7 @@ from kubeloop.katib.suggestion.messages import (
     Trial,
 )
 from kubeloop.katib.suggestion.rungs import PARENT_LABEL
+from kubeloop.katib.warm_start import narrow
 from kubeloop.testing.search_problems import (
     NUM_EPOCHS,
     DigitsTable,
@@ -80,6 +87,11 @@ CLIMBING: Mapping[str, Mapping[str, str]] = {
     "hyperband": {"resource_name": "epochs", "r_l": str(NUM_EPOCHS)},
     "random": {},
 }
+
+
+NUM_WARM_TRIALS = 20
+WARM_STARTS = ("cold", "narrowed", "told")
+LEARNING = ("tpe", "cmaes", "bayesianoptimization")
 
 
 @functools.cache
@@ -273,6 +285,93 @@ def compare_epochs(pool: ProcessPoolExecutor, num_seeds: int) -> list[str]:
     return failed
 
 
+def search_again(name: str, algorithm: str, start: str, seed: int) -> list[float]:
+    """The regret after each trial of a search that begins where another has ended."""
+    problem = list_problems()[name]
+    earlier = [] if start == "cold" else run_search(problem, algorithm, seed=seed + NUM_SEEDS)
+    parameters = problem.parameters
+    settings: dict[str, str] = {}
+    if earlier:
+        parameters = narrow_parameters(parameters, earlier)
+    if start == "told":
+        settings["warm_start"] = render_earlier((values, -loss) for values, loss in earlier)
+    warm = replace(problem, parameters=parameters)
+    losses = [loss for _, loss in run_search(warm, algorithm, seed=seed, **settings)]
+    return [least - problem.least for least in itertools.accumulate(losses, min)]
+
+
+def run_search(
+    problem: Problem, algorithm: str, *, seed: int, **settings: str
+) -> list[tuple[dict[str, float], float]]:
+    """Values and losses of a short search."""
+    ours = Search(algorithm, problem.parameters, seed=seed, **settings)
+    ours.experiment = limit(ours.experiment, NUM_WARM_TRIALS)
+    found = []
+    for _ in range(NUM_WARM_TRIALS):
+        suggestion, values = ours.ask()
+        found.append((values, problem.loss(values)))
+        ours.tell(suggestion, -found[-1][1])
+    return found
+
+
+def narrow_parameters(
+    parameters: tuple[ParameterSpec, ...], earlier: list[tuple[dict[str, float], float]]
+) -> tuple[ParameterSpec, ...]:
+    """The parameters in the box that a warm start would search."""
+    trials = tuple(
+        TrialResult(
+            name="", status=TrialStatus.SUCCEEDED, parameters=values, metrics={}, objective=-loss,
+            message="",
+        )
+        for values, loss in earlier
+    )  # fmt: skip
+    result = ExperimentResult(
+        name="", namespace="", status=ExperimentStatus.SUCCEEDED, reason="", message="",
+        objective_metric="", is_maximized=True, max_trial_count=len(trials), trials=trials,
+    )  # fmt: skip
+    space: dict[str, Parameter] = {}
+    for parameter in parameters:
+        bounds = parameter.feasible_space
+        if parameter.parameter_type is ParameterType.INT:
+            space[parameter.name] = Int(
+                min=int(bounds.min), max=int(bounds.max), step=int(bounds.step)
+            )
+        else:
+            step = float(bounds.step) if bounds.step else None
+            space[parameter.name] = Float(min=float(bounds.min), max=float(bounds.max), step=step)
+    boxes = narrow(space, [result])
+    return tuple(_cut(parameter, boxes[parameter.name]) for parameter in parameters)
+
+
+def _cut(parameter: ParameterSpec, box: Parameter) -> ParameterSpec:
+    assert isinstance(box, Float | Int)
+    bounds = replace(parameter.feasible_space, min=repr(box.min), max=repr(box.max))
+    return replace(parameter, feasible_space=bounds)
+
+
+def compare_warm_starts(pool: ProcessPoolExecutor, num_seeds: int) -> list[str]:
+    """Print how good a second search is; returns where being told does not help."""
+    print(f"\nA search of {NUM_WARM_TRIALS} trials after one of {NUM_WARM_TRIALS}: mean regret")
+    failed = []
+    for name, algorithm in itertools.product(list_problems(), LEARNING):
+        futures = {
+            start: [pool.submit(search_again, name, algorithm, start, s) for s in range(num_seeds)]
+            for start in WARM_STARTS
+        }
+        curves = {start: np.array([f.result() for f in found]) for start, found in futures.items()}
+        wanted = curves["cold"][:, -1].mean()
+        for start, regrets in curves.items():
+            after = ", ".join(f"{regrets[:, n - 1].mean():8.4f} after {n}" for n in (1, 5, 10, 20))
+            (near,) = np.nonzero(regrets.mean(axis=0) <= wanted)
+            print(
+                f"  {name:13} {algorithm:21} {start:9} {after}; as good as cold after "
+                f"{near[0] + 1 if len(near) else f'more than {NUM_WARM_TRIALS}'}"
+            )
+        if curves["told"][:, -1].mean() > wanted:
+            failed.append(f"a warm start of {algorithm} on {name} is worse than none")
+    return failed
+
+
 def measure_latency(algorithm: str) -> float:
     """Milliseconds of a suggestion with 200 trials of seven parameters, the best of several."""
     parameters = [
@@ -323,6 +422,7 @@ def main() -> int:
     ) as pool:  # fmt: skip
         failed = compare_regrets(pool, arguments.seeds)
         failed += compare_epochs(pool, arguments.seeds)
+        failed += compare_warm_starts(pool, arguments.seeds)
     print_latencies()
     print("\n" + ("\n".join(f"Does not hold: {each}" for each in failed) or "All of it holds."))
     return 1 if failed else 0

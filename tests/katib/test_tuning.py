@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,5 +222,62 @@ def test_a_warm_start_searches_near_what_was_good_before(tmp_path: Path) -> None
         other = replace(fourth, job=replace(job, name="other"), dataset_version="v2")
         result = tune(other, client=client).result
         assert result.search_space == first.result.search_space
+
+    play(train, test, tmp_path)
+
+
+def seek(folder: Path, name: str, **changes: Any) -> TuningConfig:  # any field
+    """A search on a known dataset that begins warm."""
+    job = TrainingJobConfig(name=name, hyperparameters={"epochs": 2}, run_id="r-1")
+    known = {"dataset_version": "v1", "keep_models": KeepModels.NONE, "warm_start": True}
+    return configure(folder, **{"job": job, "max_trial_count": 12, **known, **changes})
+
+
+def test_a_warm_start_is_told_the_trials_of_searches_with_the_same_budget(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        first = tune(seek(tmp_path, "first"), client=client)
+        assert first.best.objective is not None
+        second = tune(seek(tmp_path, "second", algorithm="tpe", max_trial_count=3), client=client)
+
+        told = read_told(client, "second")
+        assert [row[-1] for row in told["trials"]] == [t.objective for t in first.result.trials]
+        assert second.result.trials[0].parameters == first.best.parameters
+        assert second.best.objective is not None
+        assert second.best.objective >= first.best.objective
+        assert (
+            tune(seek(tmp_path, "second", algorithm="tpe", max_trial_count=3), client=client)
+            == second
+        )
+
+        job = TrainingJobConfig(name="longer", hyperparameters={"epochs": 9}, run_id="r-1")
+        longer = seek(tmp_path, "longer", job=job, algorithm="tpe", max_trial_count=3)
+        assert tune(longer, client=client).result.search_space != first.result.search_space
+        assert read_told(client, "longer") == {}
+
+    play(train, test, tmp_path)
+
+
+def read_told(client: KatibClient, name: str) -> dict[str, Any]:  # any JSON
+    spec = client.get_experiment(name, namespace="default").spec
+    settings = {s.name: s.value for s in spec.algorithm.algorithm_settings or ()}
+    content: dict[str, Any] = json.loads(settings.get("warm_start", "{}"))
+    return content
+
+
+def test_an_algorithm_that_refuses_earlier_trials_gets_the_narrowed_space_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a cluster whose algorithm is not ours: its refusal comes after submission.
+    monkeypatch.setattr("kubeloop.katib.warm_start.learns", lambda _: True)
+    monkeypatch.setattr("kubeloop.katib.experiments.ALGORITHMS", {})
+
+    def test(client: KatibClient) -> None:
+        first = tune(seek(tmp_path, "first"), client=client)
+        second = tune(seek(tmp_path, "second"), client=client)
+
+        assert read_told(client, "second") == {}
+        assert len(second.result.trials) == 12
+        assert second.result.search_space != first.result.search_space
+        assert tune(seek(tmp_path, "second"), client=client) == second
 
     play(train, test, tmp_path)
