@@ -18,6 +18,8 @@ from kubeloop.errors import ExpiredError
 from kubeloop.local.api.resources import Resource
 from kubeloop.local.client import EventType, Manifest
 
+_BYTES_BESIDE_JSON = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
@@ -56,8 +58,8 @@ class EventLogConfig:
     max_events: int = 10_000
     """Events a kind."""
 
-    max_bytes: int = 4 << 20
-    """Bytes of JSON a kind; the newest event is kept whatever its size."""
+    max_bytes: int = 2 << 20
+    """Bytes of memory a kind, about; the newest event is kept whatever its size."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,13 +83,13 @@ class EventLog:
     def append(self, event: StoredEvent) -> None:
         """Add the newest event and wake the watchers."""
         self._events.append(event)
-        self._num_bytes += len(event.object.raw)
+        self._num_bytes += _count_bytes(event)
         while len(self._events) > self.config.max_events or (
             self._num_bytes > self.config.max_bytes and len(self._events) > 1
         ):
             dropped = self._events.popleft()
             self._num_dropped += 1
-            self._num_bytes -= len(dropped.object.raw)
+            self._num_bytes -= _count_bytes(dropped)
             self.floor = dropped.resource_version
         self.wake()
 
@@ -132,6 +134,10 @@ class EventLog:
             await waiter
         finally:
             self._waiters.discard(waiter)
+
+
+def _count_bytes(event: StoredEvent) -> int:
+    return len(event.object.raw) + _BYTES_BESIDE_JSON
 
 
 def build_expired_error(asked: int, oldest: int) -> ExpiredError:

@@ -232,11 +232,16 @@ def index_object(resource: Resource, manifest: Manifest, *, raw: bytes = b"") ->
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         resource_version=int(metadata["resourceVersion"]),
-        raw=raw or orjson.dumps(manifest),
+        raw=raw or _trim(orjson.dumps(manifest)),
         labels=metadata.get("labels") or _NO_LABELS,
         fields={path: _field_text(manifest, path) for path in resource.selectable_fields},
         owner_uids=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
     )
+
+
+def _trim(raw: bytes) -> bytes:
+    """A copy that takes no more memory than its length; orjson leaves its whole buffer attached."""
+    return bytes(memoryview(raw))
 
 
 def _field_text(manifest: Manifest, path: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kubeloop.errors import ApiError, NotFoundError
+from kubeloop.local.api import expiry
 from kubeloop.local.api.deletion import DeleteOptions
 from kubeloop.local.api.resources import CONFIG_MAPS, EVENTS, NAMESPACES, PODS, Resource
 from kubeloop.local.api.selectors import parse_selection
@@ -172,6 +173,17 @@ def test_events_go_after_a_day() -> None:
     now += timedelta(hours=2)
     record("new")
     assert names(api, EVENTS) == ["new", "young"]
+
+
+def test_of_too_many_events_the_newest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "MAX_KEPT", 3)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    api = started(clock=lambda: now)
+    for minute, name in enumerate("edcba"):
+        now = datetime(2026, 1, 1, 0, 2 * minute, tzinfo=UTC)
+        event = {"metadata": {"name": name}, "involvedObject": {}, "reason": "Created"}
+        api.create(EVENTS, event, namespace="default")
+    assert [stored.name for stored in api.storage.iterate(EVENTS)] == list("abcd")
 
 
 def test_a_missing_object_cannot_be_deleted() -> None:

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,15 @@ def test_cluster_scoped_objects_have_no_namespace() -> None:
     storage = ObjectStorage()
     storage.put(NAMESPACES, {"metadata": {"name": "team", "uid": "u"}})
     assert storage.get(NAMESPACES, "", "team") is not None
+
+
+def test_an_object_takes_little_more_memory_than_its_json() -> None:
+    manifests = [manifest(f"c{index}", labels={"x": "y" * 1000}) for index in range(200)]
+    with ObjectStorage() as storage:
+        tracemalloc.start()
+        try:
+            num_bytes = sum(len(storage.put(CONFIG_MAPS, each).raw) for each in manifests)
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert held < 2.5 * num_bytes

@@ -34,7 +34,7 @@ def test_a_slow_watcher_is_told_and_costs_no_memory() -> None:
 
 
 def test_a_log_is_bounded_by_bytes_too() -> None:
-    storage = ObjectStorage(log_config=EventLogConfig(max_bytes=2000))
+    storage = ObjectStorage(log_config=EventLogConfig(max_bytes=6000))
     for index in range(10):
         storage.put(CONFIG_MAPS, manifest(f"c{index}", data="x" * 500))
     log = storage.logs[CONFIG_MAPS]
