@@ -22,10 +22,12 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY, _PNG_COLOR = 0, 2
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _EXIF = b"Exif\0\0"
+_REDUCTIONS = {1: 0, 2: 16, 4: 32, 8: 64}
+"""Divisor of both sides → OpenCV's flag."""
 
 
 def decode_fast(
-    data: bytes, *, channels: Literal[1, 3], max_pixels: int
+    data: bytes, *, channels: Literal[1, 3], max_pixels: int, min_side: int = 0
 ) -> NDArray[np.uint8] | None:
     """Decode an ordinary JPEG or PNG file; None for others, or without OpenCV."""
     try:
@@ -39,16 +41,24 @@ def decode_fast(
         return None
     import numpy as np
 
+    divisor = 1 if data.startswith(_PNG) else choose_divisor(width, height, min_side)
     flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    flags |= _REDUCTIONS[divisor]
     try:
         pixels: NDArray[np.uint8] | None = cv2.imdecode(
             np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except cv2.error:
         return None
-    if pixels is None or pixels.shape[:2] != (height, width):
+    if pixels is None or pixels.shape[:2] != (-(-height // divisor), -(-width // divisor)):
         return None
     return pixels[:, :, np.newaxis] if channels == 1 and pixels.ndim == 2 else pixels
+
+
+def choose_divisor(width: int, height: int, min_side: int) -> int:
+    """Return by what libjpeg can divide both sides so that none falls below `min_side`; 0: by 1."""
+    room = min(width, height) // min_side if min_side else 1
+    return max(divisor for divisor in _REDUCTIONS if divisor <= max(room, 1))
 
 
 @cache

@@ -20,6 +20,7 @@ def encode(format: str, mode: str = "RGB", **options: Any) -> bytes:  # noqa: A0
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("min_side", [0, 40, 20, 10])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("format", "mode", "options"),
@@ -38,16 +39,25 @@ def test_it_gives_the_pixels_of_pillow(
     mode: str,
     options: dict[str, Any],
     channels: Any,
+    min_side: int,
     monkeypatch: Any,
 ) -> None:
     data = encode(format, mode, **options)
-    fast = decode_fast(data, channels=channels, max_pixels=10**6)
-    ours = decode_image(data, channels=channels)
+    fast = decode_fast(data, channels=channels, max_pixels=10**6, min_side=min_side)
+    ours = decode_image(data, channels=channels, min_side=min_side)
     monkeypatch.setattr(fast_images, "_import_opencv", lambda: None)
-    slow = decode_image(data, channels=channels)
+    slow = decode_image(data, channels=channels, min_side=min_side)
 
     assert (fast is None) == (mode == "RGB" and channels == 1)
     assert np.array_equal(ours, slow)
+
+
+@pytest.mark.parametrize(
+    ("min_side", "height"), [(0, 97), (49, 97), (48, 49), (24, 25), (12, 13), (1, 13)]
+)
+def test_a_reduced_jpeg_keeps_the_sides_asked_for(min_side: int, height: int) -> None:
+    assert decode_image(encode("JPEG"), min_side=min_side).shape[0] == height
+    assert decode_image(encode("PNG"), min_side=min_side).shape[0] == 97
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from kubeloop.datasets import Commit, open_dataset
+from kubeloop.datasets import Commit, IngestConfig, ingest, open_dataset
+from kubeloop.datasets.images import decode_image
 from kubeloop.errors import InputError
 from kubeloop.training import images as training_images
 from kubeloop.training.images import (
@@ -145,8 +150,64 @@ def test_images_of_several_sizes_are_stacked_as_the_model_would_resize_them() ->
     assert torch.allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(120, 90, 3), (17, 400, 3)])
+@pytest.mark.parametrize("name", ["JPEG", "GIF"])
+def test_a_large_image_is_shrunk_as_the_model_would_within_a_level(
+    shape: tuple[int, int, int], name: str
+) -> None:
+    preprocessing = ImagePreprocessing(channels=3, image_size=32)
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(file, name)
+
+    shrunk = preprocessing.decode(file.getvalue())
+
+    assert shrunk.shape == (32, 32, 3)
+    full = decode_image(file.getvalue())
+    wanted = preprocessing.resize(full)
+    assert np.abs(shrunk.astype(int) - wanted).max() <= 1
+    assert preprocessing.resize(shrunk) is shrunk
+
+
+def test_a_jpeg_decoded_at_a_fraction_looks_as_if_decoded_whole() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((320, 240)).save(file, "JPEG", quality=90)
+
+    whole, reduced = (
+        ImagePreprocessing(channels=3, image_size=64, reduces=reduces).decode(file.getvalue())
+        for reduces in (False, True)
+    )
+
+    difference = np.abs(whole.astype(int) - reduced)
+    assert whole.shape == reduced.shape == (64, 64, 3)
+    assert 0 < difference.mean() < 2
+    assert difference.max() < 20
+
+
+def test_training_loads_files_as_serving_decodes_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, side in (("a", 50), ("b", 9)):
+        (tmp_path / "source" / label).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 255, (side, side + 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "source" / label / f"{number}.jpg")
+    config = IngestConfig(name="n", source=str(tmp_path / "source"), store=str(tmp_path / "store"))
+    split = open_dataset(ingest(config).uri).split("train")
+    preprocessing = ImagePreprocessing(channels=3, image_size=16, reduces=True)
+
+    images, _ = load_split(split, preprocessing)
+
+    served = preprocessing.prepare([example.data for example in split])[0]
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), served)
+
+
 def test_preprocessing_is_read_back() -> None:
     assert parse_preprocessing(GREY.render()) == GREY
+    reduced = ImagePreprocessing(channels=3, image_size=16, reduces=True)
+    assert parse_preprocessing(reduced.render()) == reduced
+    older = {"kind": "image", "channels": 1, "image_size": 16}
+    assert parse_preprocessing(older) == GREY
     with pytest.raises(InputError, match="Unknown preprocessing"):
         parse_preprocessing({"kind": "sound"})
 

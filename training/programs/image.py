@@ -42,6 +42,7 @@ from kubeloop.training.programs.entry import (
 )
 from kubeloop.training.selection import Scores
 from kubeloop.training.stopping import StopSignal
+from kubeloop.training.variants import VariantsConfig, read_variants
 from kubeloop.training.vision import DEFAULT_ARCHITECTURE, build_backbone
 from kubeloop.training.weights import load_weights
 
@@ -66,6 +67,8 @@ class ImageProgramConfig:
     """Height and width to work on; 0 chooses one that fits the data."""
     augment: bool = True
     """Turn, scale and shift training images a little."""
+    variants: VariantsConfig
+    """Other forms of the model that the package holds too."""
     loop: LoopConfig
     """Hyperparameters of the loop."""
 
@@ -99,6 +102,7 @@ def parse_arguments(arguments: Sequence[str]) -> ImageProgramConfig:
         weights_uri=values.weights,
         image_size=values.image_size,
         augment=values.augment,
+        variants=read_variants(values),
         loop=read_loop_config(values),
     )
 
@@ -125,6 +129,8 @@ def train(config: ImageProgramConfig, world: World, stop: StopSignal) -> Scores:
             export_classifier(classifier),
             _describe(config, dataset, classifier, scores),
             sample=(_draw_sample(classifier.preprocessing),),
+            dataset=dataset,
+            variants=config.variants,
         )
     return scores
 
@@ -133,7 +139,9 @@ def _build(
     config: ImageProgramConfig, dataset: Dataset, *, world: World, stop: StopSignal
 ) -> tuple[ImageClassifier, TrainingLoop]:
     image_size = config.image_size or _choose_size(dataset)
-    preprocessing = ImagePreprocessing(channels=dataset.channels, image_size=image_size)
+    preprocessing = ImagePreprocessing(
+        channels=dataset.channels, image_size=image_size, reduces=True
+    )
     images, labels = load_split(dataset.split(TRAIN), preprocessing)
     torch.manual_seed(config.loop.seed)
     backbone = build_backbone(
