@@ -6,6 +6,7 @@ would give up a job whose worker was merely evicted. Arguments are torchrun's ow
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +22,9 @@ _EXIT_TRY_AGAIN = 138
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run torchrun; returns the exit code that says why it ended."""
+    # NB: where its agents share their store, the one that hosts it tells the workers of its first
+    # round alone where it is (torch 2.13); one that comes later waits for that for ever.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         run(list(sys.argv[1:] if arguments is None else arguments))
     except ChildFailedError as error:

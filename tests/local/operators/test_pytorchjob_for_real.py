@@ -44,22 +44,17 @@ COUNT_STEPS = """
 
     os.chdir(sys.argv[1])
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))).close()
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
     def meet():
         if rank == 0:
-            pathlib.Path("peer").unlink(missing_ok=True)
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind("peer")
-                listener.listen()
+            with socket.create_server(("", address[1])) as listener:
                 listener.settimeout(20)
                 return listener.accept()[0]
         while True:
-            peer = socket.socket(socket.AF_UNIX)
             try:
-                peer.connect("peer")
-                return peer
-            except OSError:
+                return socket.create_connection(address)
+            except ConnectionRefusedError:
                 time.sleep(0.02)
 
     def train():
@@ -87,7 +82,7 @@ COUNT_STEPS = """
 
     try:
         train()
-    except OSError as error:
+    except OSError:
         sys.exit(138)
 """
 
