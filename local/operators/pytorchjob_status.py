@@ -250,6 +250,6 @@ def _suffer_failure(draft: StatusDraft, *, replica_type: str, num_failed: int) -
         draft.write("Restarting", message=message)
         return
     message = f"{_KIND} {draft.name} is failed {cause}"
-    draft.announce("Failed", message=message, severity="Warning")
+    draft.announce("Failed", message=message)
     draft.stamp("completionTime")
     draft.write("Failed", message=message)

@@ -9,7 +9,7 @@ from kubeloop import __version__
 from kubeloop.datasets import Commit, open_dataset
 from kubeloop.testing.processes import Machine
 from kubeloop.testing.tiny_image_program import main
-from kubeloop.testing.training_processes import read_losses, start_two_workers
+from kubeloop.testing.training_processes import TrainingProcess, read_losses, start_two_workers
 from kubeloop.training.evaluation import evaluate
 from kubeloop.training.package import open_package
 from kubeloop.training.programs import image
@@ -78,7 +78,7 @@ def test_two_workers_train_one_model(
     assert evaluate(str(model), commit.uri).accuracy == 1.0
 
 
-def test_a_lost_worker_asks_for_a_restart_that_resumes(
+def test_a_lost_worker_asks_for_a_restart_and_any_number_of_workers_resumes(
     commit: Commit, tmp_path: Path, torch_machine: Machine
 ) -> None:
     arguments = ["--dataset", commit.uri, "--checkpoint", str(tmp_path / "checkpoints")]
@@ -90,11 +90,19 @@ def test_a_lost_worker_asks_for_a_restart_that_resumes(
     assert main_worker.end() == 138, main_worker.output
 
     assert "error: Lost another process of the job" in main_worker.output
+    epochs = [*read_losses(main_worker.output)]
+    alone = TrainingProcess(torch_machine, *arguments)
+    alone.wait_for(f"epoch={epochs[-1] + 2:.0f} ")
+    assert alone.end(signal.SIGKILL) == 137
+    epochs += read_losses(alone.output)
     workers = start_two_workers(torch_machine, *arguments)
-    workers[0].wait_for("epoch=")
-    assert "Resuming" in workers[0].output
-    for worker in workers:
-        worker.end(signal.SIGKILL)
+    workers[0].wait_for(f"epoch={epochs[-1] + 2:.0f} ")
+    assert [worker.end(signal.SIGKILL) for worker in workers] == [137, 137]
+
+    epochs += read_losses(workers[0].output)
+    assert sorted(set(epochs)) == [*range(1, len(set(epochs)) + 1)]
+    for output in (alone.output, workers[0].output):
+        assert "Resuming from the checkpoint" in output
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Refuses PyTorchJobs as Training Operator's webhook and resource definition do.
 
 The webhook's verdict is a plain 403 that lists every fault; a field of the wrong type is the
-resource definition's 422 and comes first. There are no defaults: the stored spec stays as written.
+resource definition's 422 and comes first. One default is the definition's, of `runPolicy.suspend`;
+all others exist in the operator alone, and the stored spec stays as written.
 
 Source: training-operator v1.9 `pytorchjob_webhook.go`, `common/util/webhooks.go`, the CRD.
 """
@@ -63,7 +64,13 @@ _SCHEMA = {
         "backoffLimit": int,
         "cleanPodPolicy": str,
         "managedBy": str,
-        "schedulingPolicy": {"queue": str},
+        "schedulingPolicy": {
+            "minAvailable": int,
+            "minResources": dict,
+            "priorityClass": str,
+            "queue": str,
+            "scheduleTimeoutSeconds": int,
+        },
         "suspend": bool,
         "ttlSecondsAfterFinished": int,
     },
@@ -74,6 +81,14 @@ class PyTorchJobAdmission(Admission):
     """Validates PyTorchJobs on create and update."""
 
     resource: ClassVar[Resource] = PYTORCH_JOBS
+
+    def default(self, manifest: Manifest) -> Manifest:
+        """Say of a run policy that says nothing of it that the job is not suspended."""
+        spec = manifest.get("spec")
+        run_policy = spec.get("runPolicy") if isinstance(spec, dict) else None
+        if isinstance(run_policy, dict):
+            run_policy.setdefault("suspend", False)
+        return manifest
 
     def validate(self, manifest: Manifest, old: Manifest | None) -> None:
         """Refuse a job that the operator could not run.

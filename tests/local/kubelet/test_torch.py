@@ -178,7 +178,9 @@ def test_groups_that_end_right_after_the_last_step_do_not_hang(torch_machine: Ma
 
 
 def test_torchrun_starts_its_ranks(torch_machine: Machine) -> None:
-    torch_machine.write("rank.py", RANK)
+    torch_machine.write(
+        "rank.py", "import os; print(f\"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\")"
+    )
 
     outcome = torch_machine.python(
         *("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "rank.py"),
@@ -186,7 +188,7 @@ def test_torchrun_starts_its_ranks(torch_machine: Machine) -> None:
     )
 
     assert outcome.code == 0, outcome.output
-    assert outcome.output.count("rank") == 2
+    assert sorted(outcome.output.splitlines()) == ["rank 0 of 2", "rank 1 of 2"]
 
 
 def test_component_runs_in_the_kfp_executor(torch_machine: Machine) -> None:

@@ -169,7 +169,7 @@ def test_a_failed_worker_under_never_fails_the_job_while_the_master_runs() -> No
         assert status["completionTime"] == "2026-03-01T12:00:05Z"
         assert status["replicaStatuses"]["Worker"]["failed"] == 1
         [event] = await stage.events("PyTorchJobFailed")
-        assert event["type"] == "Warning"
+        assert event["type"] == "Normal"
         assert await stage.names(PODS) == ["digits-master-0", "digits-worker-0"]
 
     play(PyTorchJobReconciler, scenario)

@@ -176,6 +176,17 @@ def test_a_field_of_the_wrong_type_is_refused_with_422(
     assert error.details.causes[0]["field"] == field
 
 
+def test_a_run_policy_says_whether_the_job_is_suspended() -> None:
+    admission = PyTorchJobAdmission()
+
+    def default(**spec: Any) -> Manifest:  # any fields of the spec
+        return dict(admission.default(build_job(**spec))["spec"].get("runPolicy") or {})
+
+    assert default(runPolicy={"backoffLimit": 1}) == {"backoffLimit": 1, "suspend": False}
+    assert default(runPolicy={"suspend": True}) == {"suspend": True}
+    assert default() == {}
+
+
 def test_the_queue_cannot_change() -> None:
     old = build_job(runPolicy={"schedulingPolicy": {"queue": "a"}})
     new = build_job(runPolicy={"schedulingPolicy": {"queue": "b"}})
