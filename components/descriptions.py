@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,21 @@ def describe_model(
         ModelKey.CODE_URI: config.code_uri,
         "labels": list(labels),
     }
+
+
+def summarize_model(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a Model artifact as people read it, in short."""
+    settings = metadata[ModelKey.HYPERPARAMETERS]
+    facts = {
+        "job": metadata[ModelKey.JOB],
+        "program": metadata[ModelKey.PROGRAM] or metadata[ModelKey.CODE_URI],
+        "hyperparameters": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "best trial": metadata[ModelKey.TRIAL],
+        "dataset": metadata[ModelKey.DATASET_URI],
+        "model": metadata[ModelKey.DIGEST],
+        "run": metadata[ModelKey.RUN_ID],
+    }
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def describe_tuning(

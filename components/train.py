@@ -57,7 +57,7 @@ def train_model(
     """
     from pathlib import Path
 
-    from kubeloop.components.descriptions import describe_model
+    from kubeloop.components.descriptions import describe_model, summarize_model
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
     from kubeloop.training.learning_curves import render_learning_curves
@@ -83,7 +83,7 @@ def train_model(
         done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print)
         model.uri = publish(config.model_uri, step.store("models", store))
     model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
-    curves = render_learning_curves(name, done.metrics, facts=model.metadata)
+    curves = render_learning_curves(name, done.metrics, facts=summarize_model(model.metadata))
     Path(learning_curves.path).write_text(curves, encoding="utf-8")
     for metric, value in done.final_metrics.items():
         metrics.log_metric(metric, value)

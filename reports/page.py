@@ -99,6 +99,7 @@ def _environment() -> Environment:
     environment.filters["figure_json"] = _figure_json
     environment.filters["cell"] = _cell
     environment.filters["draw"] = draw
+    environment.filters["number_columns"] = _find_number_columns
     environment.globals.update(box_width=BOX_WIDTH, box_height=BOX_HEIGHT)
     environment.tests["number_cell"] = _is_number
     return environment
@@ -127,3 +128,13 @@ def _cell(value: Any) -> str:  # Any: what a table's cell holds
 
 def _is_number(value: Any) -> bool:  # Any: what a table's cell holds
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _find_number_columns(table: Table) -> set[int]:
+    """Columns that hold numbers and nothing else, whose names are aligned like them."""
+    columns = enumerate(zip(*table.rows, strict=True))
+    return {
+        index
+        for index, values in columns
+        if all(_is_number(value) for value in values if value is not None)
+    }

@@ -55,13 +55,21 @@ def _draw(epochs: Lines, names: Sequence[str], best_epoch: float | None) -> dict
         x, y = zip(*points, strict=True)
         figure.add_scatter(x=x, y=y, name=name, mode="lines+markers")
     if best_epoch is not None:
-        figure.add_vline(x=best_epoch, line_dash="dot", annotation_text="best epoch")
+        figure.add_vline(
+            x=best_epoch,
+            line_dash="dot",
+            line_width=1,
+            annotation_text="best epoch",
+            annotation_position="bottom right",
+        )
     figure.update_layout(
         xaxis_title="epoch",
         yaxis_title=names[0] if len(names) == 1 else None,
         showlegend=True,
         hovermode="x unified",
-        margin={"t": 30, "r": 20},
+        template="plotly_white",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+        margin={"l": 60, "t": 40, "r": 20, "b": 50},
     )
     figure_json: dict[str, Any] = figure.to_plotly_json()
     return figure_json

@@ -239,10 +239,19 @@ def _describe_axis(space: ParameterSpace) -> dict[str, Any]:
             "categoryarray": values,
             "range": [-0.5, len(values) - 0.5],  # also those that no trial has tried
         }
+    margin = 0.05
     if not space.is_log:
-        return {"type": "linear"}
+        margin *= space.max - space.min
+        return {"type": "linear", "range": [space.min - margin, space.max + margin]}
+    low, high = math.log10(space.min), math.log10(space.max)
+    margin *= high - low
     is_wide = space.max / space.min >= 100  # two orders of magnitude
-    return {"type": "log", "exponentformat": "power", "dtick": 1 if is_wide else "D2"}
+    return {
+        "type": "log",
+        "range": [low - margin, high + margin],
+        "exponentformat": "power",
+        "dtick": 1 if is_wide else "D2",
+    }
 
 
 def _shade(share: float) -> str:
