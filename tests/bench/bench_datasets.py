@@ -1,10 +1,9 @@
-"""Ingestion against plain copy and sha256; reading shards against torchvision's ImageFolder.
+"""Ingestion against plain copy and sha256.
 
 `make bench` measures 2 GB of images of 100 KB; `make bench-large` 10 GB, and a 1 GB table, for the
 peak of memory. Environment: BENCH_DATASETS_GB.
 """
 
-import importlib
 import io
 import json
 import multiprocessing
@@ -22,13 +21,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kubeloop.datasets import IngestConfig, ingest, open_dataset
+from kubeloop.datasets import IngestConfig, ingest
 
 FILE_BYTES = 100_000
 NUM_CLASSES = 10
 NUM_ROUNDS = 3
-NUM_SMALL = 6000
-INGEST_BUDGET, AGAIN_BUDGET, MEMORY_BUDGET_MB, READ_BUDGET = 0.6, 0.05, 500, 2.0
+INGEST_BUDGET, AGAIN_BUDGET, MEMORY_BUDGET_MB = 0.6, 0.05, 500
 
 
 def make_images(root: Path, num_bytes: int) -> None:
@@ -48,16 +46,6 @@ def make_images(root: Path, num_bytes: int) -> None:
         comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8)
         base = bases[number % len(bases)]
         (folder / f"{number:07d}.jpg").write_bytes(base[:2] + comment + base[2:])
-
-
-def make_small_images(root: Path, count: int) -> None:
-    """Write small PNG files, as in CIFAR."""
-    random = np.random.default_rng(0)
-    for number in range(count):
-        folder = root / f"class-{number % NUM_CLASSES}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:06d}.png")
 
 
 def copy_and_hash(source: Path, target: Path) -> float:
@@ -137,48 +125,6 @@ def bench_table(folder: Path, gigabytes: float) -> None:
     )
 
 
-def read_image_folder(source: str) -> float:
-    """Images a second of torchvision's ImageFolder, as arrays."""
-    importlib.import_module("kubeloop.training.vision")  # lets torchvision load
-    folder = importlib.import_module("torchvision.datasets").ImageFolder(source)
-    started = time.monotonic()
-    for image, _ in folder:
-        np.asarray(image)
-    return len(folder) / (time.monotonic() - started)
-
-
-def read_shards(uri: str) -> float:
-    """Images a second from shards, as arrays."""
-    importlib.import_module("kubeloop.training.vision")  # the peer's process has torch too
-    split = open_dataset(uri).split("train")
-    split.image(0)
-    started = time.monotonic()
-    for _ in split.images():
-        pass
-    return len(split) / (time.monotonic() - started)
-
-
-def bench_reading(folder: Path) -> None:
-    """Print images a second, one process each, for small and for larger images.
-
-    What a larger one costs is libjpeg's work, the same on both sides.
-    """
-    make_small_images(folder / "small", NUM_SMALL)
-    make_images(folder / "larger", 600 * FILE_BYTES)
-    for name, what in (("small", "32 x 32 PNG"), ("larger", "640 x 480 JPEG")):
-        source, store = str(folder / name), str(folder / "read")
-        uri = ingest(IngestConfig(name=name, source=source, store=store)).uri
-        rounds = [
-            (run_apart(read_shards, uri), run_apart(read_image_folder, source))
-            for _ in range(NUM_ROUNDS)
-        ]
-        ours, peer = (max(values) for values in zip(*rounds, strict=True))
-        print(f"reading {what}")
-        print(f"  shards                             {ours:.0f} images/s")
-        print(f"  torchvision ImageFolder            {peer:.0f} images/s")
-        print(f"  shards / ImageFolder               {ours / peer:.2f}x (budget {READ_BUDGET})")
-
-
 def main() -> None:
     """Print all of it."""
     is_large = "--large" in sys.argv
@@ -186,7 +132,6 @@ def main() -> None:
     load = json.dumps([round(value, 1) for value in os.getloadavg()])
     print(f"load of the machine before           {load}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="bench-datasets-") as name:
-        bench_reading(Path(name))
         bench_ingest(Path(name), gigabytes)
         if is_large:
             bench_table(Path(name), 1.0)
