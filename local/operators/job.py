@@ -78,12 +78,11 @@ class JobReconciler(Reconciler):
         try:
             job = await self._client.get(JOBS, request.name, namespace=request.namespace)
         except NotFoundError:
-            await self._release_orphans(request, uid="")
+            await self._split_pods(request, uid="")
             return Result()
         if job["spec"].get("managedBy") not in (None, _OUR_MANAGER):
             return Result()
-        await self._release_orphans(request, uid=job["metadata"]["uid"])
-        pods = await self._list_pods(job)
+        pods = await self._split_pods(request, uid=job["metadata"]["uid"])
         draft = JobDraft.of(job, now=self._clock())
         if draft.finish_time is not None:
             await self._untrack(pods)
@@ -195,10 +194,11 @@ class JobReconciler(Reconciler):
         found = await self._list_pods_by_name(request)
         return [pod for pod, owner in found if owner["uid"] == metadata["uid"]]
 
-    async def _release_orphans(self, request: Request, *, uid: str) -> None:
-        """Let pods of Jobs of that name that are gone disappear too; nobody will count them."""
+    async def _split_pods(self, request: Request, *, uid: str) -> list[Manifest]:
+        """The Job's pods; those of gone Jobs of its name disappear too, as nobody counts them."""
         found = await self._list_pods_by_name(request)
         await self._untrack(pod for pod, owner in found if owner["uid"] != uid)
+        return [pod for pod, owner in found if owner["uid"] == uid]
 
     async def _list_pods_by_name(self, request: Request) -> list[tuple[Manifest, Manifest]]:
         """Pods, each with its owner, of every Job that has or had this name."""
