@@ -36,6 +36,14 @@ from kubeloop.local.pipelines.storage.tables import Query
 
 _SOURCES = ("pipeline_spec", "pipeline_version_reference", "pipeline_version_id")
 _REFERENCE_FIELDS = ("pipeline_id", "pipeline_version_id")
+_AZURE = "Azure's storage"
+_ELSEWHERE = {"gs": "Google's storage"} | dict.fromkeys(
+    ("abfs", "abfss", "az", "azblob", "azure", "wasb", "wasbs"), _AZURE
+)
+_S3_OF_GOOGLE = (
+    " (s3:// with the endpoint storage.googleapis.com and an HMAC key reaches a bucket of Google's"
+    " too)"
+)
 _CONFIG_FIELDS = ("parameters", "pipeline_root")
 
 
@@ -243,11 +251,23 @@ def choose_root(pipeline: ir.Pipeline, *, given: str, default: Path, run_id: str
     root = str(default)
     if given:
         if not is_local(given) and not parse_location(given):
-            raise invalid(
-                f"pipeline_root {given!r} cannot be used; give an absolute path, s3://BUCKET/KEY, "
-                f"minio://BUCKET/KEY, or none for {root!r}."
-            )
+            raise invalid(_explain_root(given, default=root))
         root = local_path(given) if is_local(given) else given
     elif pipeline.default_root and is_local(pipeline.default_root):
         root = local_path(pipeline.default_root)
     return f"{root.rstrip('/')}/{safe_name(pipeline.name)}/{run_id}"
+
+
+def _explain_root(given: str, *, default: str) -> str:
+    """Why a pipeline root cannot be used, and what to do instead."""
+    scheme = given.partition("://")[0].lower()
+    accepted = (
+        f"give an absolute path, s3://BUCKET/KEY, minio://BUCKET/KEY, or none for {default!r}"
+    )
+    if scheme not in _ELSEWHERE:
+        return f"pipeline_root {given!r} cannot be used; {accepted}."
+    return (
+        f"pipeline_root {given!r} cannot be used: the embedded control plane does not reach"
+        f" {_ELSEWHERE[scheme]}. Here, {accepted}{_S3_OF_GOOGLE if scheme == 'gs' else ''};"
+        " on a cluster (--context) the root works as it is."
+    )

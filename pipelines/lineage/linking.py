@@ -115,8 +115,8 @@ class Linker:
             for artifact in products_of(task):
                 self._link_made(task, artifact)
                 trial = artifact.metadata.get(TrialsKey.TRIAL)
-                for other, model in self._outputs_of(task.run_id):
-                    if trial and model.metadata.get(ModelKey.TRIAL) == trial:
+                for other, model in self._outputs_of(task.run_id) if trial else ():
+                    if model.metadata.get(ModelKey.TRIAL) == trial:
                         self._link_made(other, model)
 
     def link_endpoints(self, key: str) -> None:

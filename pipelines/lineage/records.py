@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kubeloop.errors import InputError
 from kubeloop.pipelines.metadata import Artifact, ArtifactUse, MetadataSource, TaskRecord
@@ -35,13 +35,21 @@ class Records:
             self._uses[use.artifact_id].append(use)
 
     def makers(self, artifact_id: str) -> list[TaskRecord]:
-        """The tasks that made an artifact; those that took it from the cache if none is known."""
-        found = self._users(artifact_id, is_output=True)
+        """The tasks that made an artifact; those that took it from the cache if none is known.
+
+        A step that ran makes it once, before all who give it too: they took it from the cache. A
+        thousand runs may have, and are not read.
+        """
+        found: list[TaskRecord] = []
+        for task in self._users(artifact_id, is_output=True):
+            found.append(task)
+            if len(found) == 1 and not (task.is_cached or task.is_importer):
+                break
         return [task for task in found if not task.is_cached] or found
 
     def takers(self, artifact_id: str) -> list[TaskRecord]:
         """The tasks that took an artifact."""
-        return self._users(artifact_id, is_output=False)
+        return list(self._users(artifact_id, is_output=False))
 
     def read_places(self, uris: Iterable[str]) -> None:
         """Read ahead which artifacts are recorded at URIs."""
@@ -55,13 +63,14 @@ class Records:
         self.read_places([uri])
         return self._at.get(uri, [])
 
-    def _users(self, artifact_id: str, *, is_output: bool) -> list[TaskRecord]:
+    def _users(self, artifact_id: str, *, is_output: bool) -> Iterator[TaskRecord]:
+        """The tasks that gave or took an artifact, each read when it is asked for."""
         self.read_uses([artifact_id])
-        found: dict[str, TaskRecord] = {}
+        seen: set[str] = set()
         for use in self._uses[artifact_id]:
-            if use.is_output == is_output:
+            if use.is_output == is_output and use.task_id not in seen:
+                seen.add(use.task_id)
                 self.tasks(use.run_id)
                 task = self._tasks[use.run_id].get(use.task_id)
                 if task is not None:
-                    found[task.task_id] = task
-        return list(found.values())
+                    yield task

@@ -337,6 +337,23 @@ def test_lineage_of_an_endpoint_asks_as_little_of_a_large_record_as_of_a_small_o
     assert large.num_requests == small.num_requests < 15
 
 
+def test_a_dataset_that_a_thousand_runs_took_from_the_cache_is_traced_to_the_run_that_made_it() -> (
+    None
+):
+    data = GivenArtifact(name="data", uri="/store/data", type="Dataset")
+    made = GivenRun(run_id="made", tasks=[GivenTask(name="ingest", gives={"data": [data]})])
+    cached = [
+        GivenRun(run_id=f"run-{n}", tasks=[GivenTask(name="ingest", cached_from="made/ingest")])
+        for n in range(1000)
+    ]
+    source = MemoryMetadata([made, *cached])
+
+    graph = backward("/store/data", source)
+
+    assert [node.id for node in graph.select(LineageKind.RUN)] == ["made"]
+    assert source.num_requests < 10
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "name"),
     [

@@ -179,3 +179,15 @@ def test_other_roots_are_refused(runner: Any, root: str) -> None:
         run_in(runner, root, in_a_store, text="x")
     assert refused.value.status == 400
     assert f"pipeline_root '{root}' cannot be used" in refused.value.body
+
+
+@pytest.mark.parametrize(
+    ("root", "hint"),
+    [("gs://bucket/x", "storage.googleapis.com"), ("abfss://box@account/x", "Azure's storage")],
+)
+def test_roots_in_other_clouds_say_what_to_do_instead(runner: Any, root: str, hint: str) -> None:
+    with pytest.raises(ApiException) as refused:
+        run_in(runner, root, in_a_store, text="x")
+    assert hint in refused.value.body
+    assert "s3://BUCKET/KEY" in refused.value.body
+    assert "on a cluster (--context) the root works as it is" in refused.value.body
