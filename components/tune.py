@@ -85,9 +85,9 @@ def tune_hyperparameters(
         sample_line: A line of metrics as your own program prints it, checked before the search.
         store: URI of the model store; empty: below the pipeline root.
     """
-    from kubeloop.components.descriptions import describe_tuning
     from kubeloop.components.progress import ProgressPrinter
     from kubeloop.components.provenance import DatasetKey
+    from kubeloop.components.searching import describe_tuning
     from kubeloop.components.steps import find_namespace, open_step, restore_integers
     from kubeloop.katib.experiments import ResumePolicy
     from kubeloop.katib.models import KeepModels
