@@ -3,9 +3,9 @@
 Small images are read as they are. Photos are read as training reads them, at the size of the model:
 ImageFolder with torchvision's `Resize`, and shards through the preprocessing of training and
 serving. From 224 pixels on a photo of 640 x 480 is decoded whole, and both sides do little but wait
-for libjpeg, so no budget holds there. Both sides go through a `DataLoader` with the same workers, in
-turn; what counts is the median of the ratios of neighbours. On a machine that is busy with other
-things, `BENCH_CPU_TIME=1` compares processor time, without workers.
+for libjpeg, so no budget holds there. Both sides go through a `DataLoader` with the same workers,
+in turn; what counts is the median of the ratios of neighbours. On a machine that is busy with
+other things, `BENCH_CPU_TIME=1` compares processor time, without workers.
 """
 
 import importlib
