@@ -5,6 +5,9 @@ and comes out, how raw input is prepared, what the model scored, where it comes 
 sha256 of every file. `model.json` is written last, so a package without it does not exist yet. The
 package's digest is the sha256 of `model.json`, and so covers everything. Opening one verifies the
 digests, and loading one executes no code from it. Importing this module does not load torch.
+
+A package may also hold variants of its program, such as an ONNX file, that take the same input and
+give the same outputs. `model.json` lists them with how they agreed with the original.
 """
 
 from __future__ import annotations
@@ -13,17 +16,14 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NewType
+from typing import Any, NewType
 
 from kubeloop.datasets.stores import FileStore, ObjectStore, check_key, open_store
 from kubeloop.errors import InputError, IntegrityError
-
-if TYPE_CHECKING:
-    import torch
 
 Digest = NewType("Digest", str)
 MANIFEST_FILE = "model.json"
@@ -49,6 +49,16 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VariantSpec:
+    """Another form of the package's program."""
+
+    file: str
+    """Its file in the package."""
+    metrics: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    """How it agreed with the original on the validation split, and the size of both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackageManifest:
     """`model.json`."""
 
@@ -68,6 +78,8 @@ class PackageManifest:
     """What it was trained with."""
     provenance: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     """Dataset, commit, job, run and code it comes from."""
+    variants: Mapping[str, VariantSpec] = field(default_factory=lambda: _EMPTY)
+    """Other forms of the program by name, such as `onnx` and `int8`."""
     files: Mapping[str, Digest] = field(default_factory=lambda: _EMPTY)
     """sha256 of every other file of the package."""
 
@@ -88,6 +100,11 @@ class PackageManifest:
             "provenance": dict(self.provenance),
             "files": dict(self.files),
         }
+        if self.variants:
+            document["variants"] = {
+                name: {"file": spec.file, "metrics": dict(spec.metrics)}
+                for name, spec in self.variants.items()
+            }
         return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -119,6 +136,10 @@ def parse_manifest(data: bytes) -> PackageManifest:
             metrics=document.get("metrics", {}),
             hyperparameters=document.get("hyperparameters", {}),
             provenance=document.get("provenance", {}),
+            variants={
+                str(name): VariantSpec(file=str(spec["file"]), metrics=spec.get("metrics", {}))
+                for name, spec in document.get("variants", {}).items()
+            },
             files={check_key(name): Digest(sha) for name, sha in document["files"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -149,26 +170,45 @@ class ModelPackage:
     digest: Digest
     """sha256 of `model.json`."""
 
-    def load_model(self) -> torch.nn.Module:
-        """Load the exported program as a module that takes the inputs positionally.
+    variant: str = ""
+    """Which form of the program is loaded; empty: the original."""
+
+    @property
+    def program_file(self) -> str:
+        """The file of the program that is loaded."""
+        return self.manifest.variants[self.variant].file if self.variant else PROGRAM_FILE
+
+    def load_model(self) -> Callable[..., Any]:  # tensors to a tensor, or to a tuple of tensors
+        """Load the program as a function that takes the inputs positionally.
 
         Returns:
-            The module. Call it under `torch.inference_mode()`; it returns a tensor, or a tuple of
-            tensors where the manifest lists several outputs.
+            The function; of the original it is a torch module. Call it under
+            `torch.inference_mode()`; it returns a tensor, or a tuple of tensors where the manifest
+            lists several outputs.
 
         Raises:
-            InputError: The file is no exported program, or holds anything but tensor operators.
+            InputError: The file is no program, or holds anything but tensor operators.
+            MissingDependencyError: The variant needs an extra that is not installed.
         """
+        path = self.folder / self.program_file
+        if self.variant:
+            from kubeloop.training.onnx_programs import OnnxProgram
+
+            return OnnxProgram(path)
         from kubeloop.training.archive import load_program
 
-        return load_program(self.folder / PROGRAM_FILE)
+        return load_program(path)
 
 
-def open_package(folder: Path) -> ModelPackage:
+def open_package(folder: Path, *, variant: str = "") -> ModelPackage:
     """Open a package in a local folder.
 
+    Args:
+        folder: Holds the package.
+        variant: Form of the program that `load_model` loads; empty: the original.
+
     Raises:
-        InputError: There is no package.
+        InputError: There is no package, or it has no such variant.
         IntegrityError: A file differs from its recorded digest, or is missing.
     """
     path = folder / MANIFEST_FILE
@@ -178,11 +218,20 @@ def open_package(folder: Path) -> ModelPackage:
     manifest = parse_manifest(data)
     if PROGRAM_FILE not in manifest.files:
         raise InputError(f"The model package {str(folder)!r} lists no {PROGRAM_FILE}.")
+    if variant and variant not in manifest.variants:
+        known = ", ".join(sorted(manifest.variants)) or "none"
+        raise InputError(
+            f"The model package {str(folder)!r} has no variant {variant!r}, only: {known}. Ask the"
+            " training program for it with --variants."
+        )
+    if stray := [
+        spec.file for spec in manifest.variants.values() if spec.file not in manifest.files
+    ]:
+        raise InputError(f"The model package {str(folder)!r} does not list its {stray[0]!r}.")
     for name, expected in manifest.files.items():
         _verify(folder / name, expected)
-    return ModelPackage(
-        folder=folder, manifest=manifest, digest=Digest(hashlib.sha256(data).hexdigest())
-    )
+    digest = Digest(hashlib.sha256(data).hexdigest())
+    return ModelPackage(folder=folder, manifest=manifest, digest=digest, variant=variant)
 
 
 def _verify(path: Path, expected: Digest) -> None:
@@ -198,20 +247,20 @@ def _verify(path: Path, expected: Digest) -> None:
 
 
 @contextlib.contextmanager
-def opened_package(uri: str) -> Iterator[ModelPackage]:
+def opened_package(uri: str, *, variant: str = "") -> Iterator[ModelPackage]:
     """Open a package at any URI, downloading it for the time of the context where needed.
 
     Raises:
-        InputError: There is no package at the URI.
+        InputError: There is no package at the URI, or it has no such variant.
         IntegrityError: A file differs from its recorded digest.
     """
     store = open_store(uri)
     if isinstance(store, FileStore):
-        yield open_package(store.root)
+        yield open_package(store.root, variant=variant)
         return
     with tempfile.TemporaryDirectory(prefix="kubeloop-model-") as folder:
         _download(store, Path(folder))
-        yield open_package(Path(folder))
+        yield open_package(Path(folder), variant=variant)
 
 
 def _download(store: ObjectStore, folder: Path) -> None:

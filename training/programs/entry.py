@@ -26,11 +26,12 @@ from torch.export import ExportedProgram
 from kubeloop import __version__
 from kubeloop.datasets.reading import Dataset
 from kubeloop.errors import KubeloopError, PermanentError, TransientError
-from kubeloop.training.archive import load_program, save_program
+from kubeloop.training.archive import read_program, save_program
 from kubeloop.training.distributed import LostPeerError, World, joined, limit_threads, read_world
 from kubeloop.training.loop_config import LoopConfig
 from kubeloop.training.package import PROGRAM_FILE, PackageManifest, write_package
 from kubeloop.training.stopping import StoppedError, StopSignal
+from kubeloop.training.variants import VariantsConfig, add_variant_arguments, add_variants
 
 EXIT_FAILED = 1
 EXIT_TRY_AGAIN = 138
@@ -62,6 +63,7 @@ def build_parser(
     parser.add_argument("--dataset", required=True, help="URI of a dataset commit")
     parser.add_argument("--model", default="", help="URI to write the model package to")
     parser.add_argument("--checkpoint", default="", help="URI to keep checkpoints at")
+    add_variant_arguments(parser)
     add_fields(parser, loop)
     return parser
 
@@ -166,20 +168,30 @@ def write_checked_package(
     manifest: PackageManifest,
     *,
     sample: tuple[Tensor, ...],
+    dataset: Dataset,
+    variants: VariantsConfig,
 ) -> None:
     """Check that an exported model gives the trained one's answers, and write its package.
 
     Raises:
-        PermanentError: It does not.
+        PermanentError: It does not, or a variant differs too much from it.
     """
     with tempfile.TemporaryDirectory(prefix="kubeloop-export-") as folder:
         path = Path(folder, PROGRAM_FILE)
         save_program(program, path)
-        loaded = load_program(path)
+        exported = read_program(path)
+        loaded = exported.module()
         with torch.inference_mode():
             difference = (loaded(*sample) - module(*sample)).abs().max().item()
         if not difference <= _TOLERANCE:
             raise PermanentError(
                 f"The exported model differs from the trained one by {difference}; it is not kept."
             )
-        write_package(uri, manifest, files={PROGRAM_FILE: path})
+        manifest, files = add_variants(
+            variants, manifest, program=exported, path=path, dataset=dataset, report=_say
+        )
+        write_package(uri, manifest, files={PROGRAM_FILE: path, **files})
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

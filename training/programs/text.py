@@ -44,9 +44,10 @@ from kubeloop.training.texts import (
     Vocabulary,
     export_text_classifier,
 )
+from kubeloop.training.variants import VariantsConfig, read_variants
 
 DEFAULT_LOOP = LoopConfig(
-    learning_rate=0.003, batch_size=128, epochs=14, weight_decay=0.01, warm_up=0.1
+    learning_rate=0.003, batch_size=128, epochs=12, weight_decay=0.01, warm_up=0.1
 )
 
 
@@ -68,6 +69,8 @@ class TextProgramConfig:
     """Which features a text has."""
     model: TextModelConfig
     """Size and regularisation of the model."""
+    variants: VariantsConfig
+    """Other forms of the model that the package holds too."""
     loop: LoopConfig
     """Hyperparameters of the loop."""
 
@@ -103,6 +106,7 @@ def parse_arguments(arguments: Sequence[str]) -> TextProgramConfig:
         model=TextModelConfig(
             **{field.name: getattr(values, field.name) for field in fields(TextModelConfig)}
         ),
+        variants=read_variants(values),
         loop=read_loop_config(values),
     )
 
@@ -130,6 +134,8 @@ def train(config: TextProgramConfig, world: World, stop: StopSignal) -> Scores:
             export_text_classifier(classifier, config.preprocessing),
             _describe(config, dataset, scores),
             sample=tuple(torch.from_numpy(part) for part in config.preprocessing.prepare(texts)),
+            dataset=dataset,
+            variants=config.variants,
         )
     return scores
 
@@ -178,11 +184,8 @@ def _load(
         )
     if not len(examples):
         raise InputError(f"The split {split!r} has no examples; make larger split fractions.")
-    texts, targets = [], []
-    for text, class_index in examples:
-        texts.append(preprocessing.extract(text))
-        targets.append(class_index)
-    return texts, torch.tensor(targets)
+    texts, targets = zip(*examples, strict=True)
+    return preprocessing.extract_all(texts), torch.tensor(targets)
 
 
 def _score_scope(
