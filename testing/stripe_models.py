@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +36,7 @@ class AlwaysTop(nn.Module):
 
 def write_model(folder: Path, module: nn.Module, labels: tuple[str, ...] = LABELS) -> str:
     """Write a package below a folder; returns its URI."""
-    batch = torch.export.Dim("batch", max=512)
-    example = torch.zeros(2, 8, 8, 1, dtype=torch.uint8)
-    program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
-    save_program(program, folder / "program.pt2")
+    (folder / "program.pt2").write_bytes(_export(type(module)))  # type: ignore[arg-type]  # a class, and so hashable
     manifest = PackageManifest(
         name="stripes",
         inputs=(TensorSpec(name="image", datatype="UINT8", shape=(-1, 8, 8, 1)),),
@@ -47,3 +46,13 @@ def write_model(folder: Path, module: nn.Module, labels: tuple[str, ...] = LABEL
     )
     write_package(str(folder / "model"), manifest, files={"model.pt2": folder / "program.pt2"})
     return str(folder / "model")
+
+
+@cache
+def _export(kind: type[nn.Module]) -> bytes:
+    batch = torch.export.Dim("batch", max=512)
+    example = torch.zeros(2, 8, 8, 1, dtype=torch.uint8)
+    program = torch.export.export(kind(), (example,), dynamic_shapes=({0: batch},))
+    with TemporaryDirectory() as folder:
+        save_program(program, Path(folder, "program.pt2"))
+        return Path(folder, "program.pt2").read_bytes()

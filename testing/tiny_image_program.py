@@ -18,7 +18,6 @@ from torchvision.models._api import register_model  # isort: skip  # torchvision
 ARCHITECTURE = "tiny"
 
 
-@register_model(name=ARCHITECTURE)
 def build_tiny(*, weights: object = None, num_classes: int = 10) -> nn.Module:
     """A convolution, pooled to four by four."""
     del weights
@@ -34,6 +33,7 @@ def build_tiny(*, weights: object = None, num_classes: int = 10) -> nn.Module:
 
 
 build_tiny.__module__ = "torchvision.models.tiny"  # NB: backbones are listed by this.
+register_model(name=ARCHITECTURE)(build_tiny)
 
 
 def main(arguments: Sequence[str]) -> int:

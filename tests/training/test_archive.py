@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,17 +33,29 @@ class Net(nn.Module):
         return (flat + self.offset).softmax(1)
 
 
-@pytest.fixture
-def net() -> Net:
+def build_net() -> Net:
     torch.manual_seed(0)
     return Net().eval()
 
 
 @pytest.fixture
-def path(net: Net, tmp_path: Path) -> Path:
+def net() -> Net:
+    return build_net()
+
+
+@pytest.fixture(scope="module")
+def program() -> bytes:
     batch = torch.export.Dim("batch", max=64)
-    program = torch.export.export(net, (torch.zeros(2, 2, 2),), dynamic_shapes=({0: batch},))
-    save_program(program, tmp_path / "model.pt2")
+    inputs = (torch.zeros(2, 2, 2),)
+    exported = torch.export.export(build_net(), inputs, dynamic_shapes=({0: batch},))
+    with tempfile.TemporaryDirectory() as folder:
+        save_program(exported, Path(folder, "model.pt2"))
+        return Path(folder, "model.pt2").read_bytes()
+
+
+@pytest.fixture
+def path(program: bytes, tmp_path: Path) -> Path:
+    (tmp_path / "model.pt2").write_bytes(program)
     return tmp_path / "model.pt2"
 
 

@@ -115,16 +115,14 @@ def test_data_that_does_not_fit_in_memory_is_refused(
         load_split(open_dataset(commit.uri).split("train"), GREY)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_exported_model_takes_batches_and_images_of_any_size(channels: int) -> None:
-    preprocessing = ImagePreprocessing(channels=1 if channels == 1 else 3, image_size=16)
-    classifier = build_classifier(preprocessing)
+def test_the_exported_model_takes_batches_and_images_of_any_size() -> None:
+    classifier = build_classifier(ImagePreprocessing(channels=3, image_size=16))
 
     exported = export_classifier(classifier).module()
 
     with torch.inference_mode():
         for shape in ((1, 8, 8), (3, 16, 16), (70, 5, 30)):
-            images = torch.randint(0, 256, (*shape, channels), dtype=torch.uint8)
+            images = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
             expected = classifier(images)
             assert torch.allclose(exported(images), expected, atol=1e-5)
             assert torch.allclose(expected.sum(1), torch.ones(shape[0]))

@@ -35,10 +35,10 @@ MANIFEST = PackageManifest(
 )
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    path = tmp_path / "program.pt2"
+    path = tmp_path_factory.mktemp("program") / "program.pt2"
     save_program(torch.export.export(nn.Linear(3, 2), (torch.zeros(1, 3),)), path)
     return path
 
