@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,7 +32,7 @@ from kubernetes.client import ApiClient, V1ObjectMeta
 
 from kubeloop.errors import InputError
 from kubeloop.katib.architectures import ASSIGNED_NAMES, ArchitectureSpace, build_nas_config
-from kubeloop.katib.collectors import MetricsCollector, StdOut, build_collector
+from kubeloop.katib.collectors import MetricsCollector, Push, StdOut, build_collector
 from kubeloop.katib.search_space import (
     Categorical,
     Discrete,
@@ -48,6 +49,7 @@ from kubeloop.katib.templates import (
     build_trial_parameters,
     build_trial_spec,
     find_primary_container,
+    quote_for_shell,
 )
 
 CONFIGURATION_ANNOTATION = "kubeloop.dev/configuration-digest"
@@ -324,14 +326,28 @@ def _build_early_stopping(config: ExperimentConfig) -> V1beta1EarlyStoppingSpec 
 def _build_template(config: ExperimentConfig) -> V1beta1TrialTemplate:
     names = ASSIGNED_NAMES[config.algorithm] if config.architectures else config.search_space
     template = build_trial_spec(config.job, names)
+    container = config.primary_container or find_primary_container(template)
+    if not isinstance(config.collector, Push):
+        texts = names if config.architectures else _find_texts(config.search_space)
+        quote_for_shell(template, container=container, texts=texts)
     return V1beta1TrialTemplate(
         trial_spec=template,
         trial_parameters=build_trial_parameters(template, names),
-        primary_container_name=config.primary_container or find_primary_container(template),
+        primary_container_name=container,
         success_condition=config.success_condition or None,
         failure_condition=config.failure_condition or None,
         retain=config.retain_trials,
     )
+
+
+def _find_texts(space: SearchSpace) -> list[str]:
+    """Parameters with values that a shell would not pass on as they are."""
+    return [
+        name
+        for name, parameter in space.items()
+        if isinstance(parameter, Categorical)
+        and any(shlex.quote(value) != value for value in parameter.values)
+    ]
 
 
 def _digest(spec: V1beta1ExperimentSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,11 @@ TRIAL_NAME = "${trialParameters.trialName}"
 _TRIAL_NAME_PARAMETER = "trialName"
 _TRIAL_NAME_REFERENCE = "${trialSpec.Name}"
 _PLACEHOLDER = re.compile(r"\$\{trialParameters\.(.+?)\}")
+_SPECIAL = re.compile(r'(\$\{trialParameters\..+?\})|([\\"$`])')
+"""A placeholder, or what has a meaning within double quotes."""
 _DEFAULT_CONTAINERS = {"PyTorchJob": "pytorch"}
+_PRIMARY_PODS = {"PyTorchJob": ("spec", "pytorchReplicaSpecs", "Master"), "Job": ("spec",)}
+_SCRIPTS = (["sh", "-c"], ["bash", "-c"])
 
 
 def placeholder(name: str) -> str:
@@ -90,6 +95,38 @@ def find_primary_container(template: Manifest) -> str:
             f"has {', '.join(names) or 'none'}."
         )
     return names[0]
+
+
+def quote_for_shell(template: Manifest, *, container: str, texts: Iterable[str]) -> None:
+    """Quote the words of the primary container's command, which Katib hands to a shell.
+
+    Katib does so in pods whose metrics it collects: of a PyTorchJob only in the master.
+
+    Args:
+        template: The template, which is changed.
+        container: The primary container.
+        texts: Parameters whose values may have blanks or other characters of the shell's.
+    """
+    place: Any = template
+    if template.get("kind") in _PRIMARY_PODS:
+        for key in _PRIMARY_PODS[str(template["kind"])]:
+            place = place.get(key) or {}
+    held = tuple(map(placeholder, texts))
+    for found in _find_containers(place):
+        if found.get("name") != container or (found.get("command") or [])[:2] in _SCRIPTS:
+            continue
+        for key in ("command", "args"):
+            if isinstance(found.get(key), list):
+                found[key] = [_quote(str(word), held) for word in found[key]]
+
+
+def _quote(word: str, held: tuple[str, ...]) -> str:
+    """A word for the shell: single quotes around what is fixed, double ones around values."""
+    if any(each in word for each in held):
+        escaped = _SPECIAL.sub(lambda found: found[1] or f"\\{found[2]}", word)
+        return f'"{escaped}"'
+    without_values = _PLACEHOLDER.sub("x", word)
+    return word if shlex.quote(without_values) == without_values else shlex.quote(word)
 
 
 def render(job: object) -> Manifest:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kubeloop.katib.suggestion.earlier import WARM_START
 from kubeloop.katib.suggestion.messages import ParameterType
@@ -27,8 +27,6 @@ from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
 from kubeloop.katib.suggestion.trials import Point, by_completion, find_points
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import numpy as np
     from cmaes import CMA
     from numpy.typing import NDArray
@@ -174,7 +172,7 @@ class _Restarts:
         )
 
 
-def _import_cmaes() -> ModuleType:
+def _import_cmaes() -> Any:  # the module, which is typed in part
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of scipy's versions
         import cmaes

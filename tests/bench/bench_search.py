@@ -362,7 +362,7 @@ def compare_warm_starts(pool: ProcessPoolExecutor, num_seeds: int) -> list[str]:
         wanted = curves["cold"][:, -1].mean()
         for start, regrets in curves.items():
             after = ", ".join(f"{regrets[:, n - 1].mean():8.4f} after {n}" for n in (1, 5, 10, 20))
-            (near,) = np.nonzero(regrets.mean(axis=0) <= wanted)
+            (near,) = np.nonzero(regrets.mean(axis=0) <= wanted + 1e-9)
             print(
                 f"  {name:13} {algorithm:21} {start:9} {after}; as good as cold after "
                 f"{near[0] + 1 if len(near) else f'more than {NUM_WARM_TRIALS}'}"

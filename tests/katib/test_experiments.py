@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from kubeflow.katib import V1beta1Experiment
 from kubernetes.client import ApiClient
 
 from kubeloop.errors import InputError
-from kubeloop.katib.collectors import StdOut
+from kubeloop.katib.collectors import Push, StdOut
 from kubeloop.katib.experiments import (
     CONFIGURATION_ANNOTATION,
     ExperimentConfig,
@@ -106,6 +107,51 @@ def test_a_placeholder_that_is_there_stays() -> None:
     template = render(job=job)["spec"]["trialTemplate"]
 
     assert template["trialParameters"] == [{"name": "learning_rate", "reference": "learning_rate"}]
+
+
+LOSSES = Categorical(values=("cross entropy", "hinge"))
+
+
+def describe(**changes: Any) -> dict[str, list[str]]:  # any field of the configuration
+    """Arguments by replica of a job with words that a shell would take apart."""
+    hyperparameters = {"learning_rate": 0.05, "loss": "hinge", "title": "it's $5"}
+    job = build_job(hyperparameters=hyperparameters, num_workers=2)
+    space = {"learning_rate": Float(min=0.001, max=0.1), "loss": LOSSES}
+    manifest = render(job=job, search_space=space, **changes)
+    return {replica: arguments(manifest, replica) for replica in ("Master", "Worker")}
+
+
+def test_words_for_katibs_shell_are_quoted_where_there_is_one() -> None:
+    plain = [
+        "--learning_rate", placeholder("learning_rate"), "--loss", placeholder("loss"),
+        "--title", "it's $5",
+    ]  # fmt: skip
+    words = describe()
+
+    assert words["Master"] != plain
+    assert words["Master"][1:4:2] == [placeholder("learning_rate"), f'"{placeholder("loss")}"']
+    script = " ".join(words["Master"]).replace(placeholder("loss"), "cross entropy")
+    assert shlex.split(script)[3::2] == ["cross entropy", "it's $5"]
+    assert words["Worker"] == plain
+    assert describe(collector=Push())["Master"] == plain
+
+
+def test_a_script_of_a_shell_is_katibs_as_it_is() -> None:
+    script = "python train.py --learning_rate $RATE && echo 'done'"
+    container = {
+        "name": "main",
+        "image": "i",
+        "command": ["sh", "-c"],
+        "args": [script.replace("$RATE", placeholder("learning_rate"))],
+    }
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+
+    template = render(job=job)["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]
+    assert template["spec"]["containers"] == [container]
 
 
 def test_the_trials_name_may_stand_in_the_job() -> None:

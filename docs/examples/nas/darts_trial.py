@@ -26,8 +26,8 @@ NUM_KEPT = 2
 
 
 def parse_json(text: str) -> list | dict | int:
-    """Katib writes JSON in single quotes; the double ones around it are for a cluster's shell."""
-    return json.loads(text.strip('"').replace("'", '"'))
+    """Katib writes JSON in single quotes."""
+    return json.loads(text.replace("'", '"'))
 
 
 def load_halves(device: torch.device) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

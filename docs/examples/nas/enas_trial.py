@@ -18,8 +18,8 @@ BATCH_SIZE = 64
 
 
 def parse_json(text: str) -> list | dict:
-    """Katib writes JSON in single quotes; the double ones around it are for a cluster's shell."""
-    return json.loads(text.strip('"').replace("'", '"'))
+    """Katib writes JSON in single quotes."""
+    return json.loads(text.replace("'", '"'))
 
 
 def load_data(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:

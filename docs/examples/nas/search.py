@@ -103,12 +103,8 @@ def configure_darts(code_store: str, *, num_trials: int, num_epochs: int) -> Exp
 
 
 def build_job(algorithm: str, code_store: str, **hyperparameters: int) -> object:
-    """The job of a trial, which gets what the algorithm assigns.
-
-    NB: on a cluster Katib runs a trial's command through a shell, so that texts with blanks need
-    quotes of their own; without a shell the program sees them.
-    """
-    assigned = {name: f'"{placeholder(name)}"' for name in ASSIGNED_NAMES[algorithm]}
+    """The job of a trial, which gets what the algorithm assigns."""
+    assigned = {name: placeholder(name) for name in ASSIGNED_NAMES[algorithm]}
     return PyTorchJobBuilder().build(
         TrainingJobConfig(
             name="trial",

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from kubeloop.local.api import refusals
 from kubeloop.local.api.admission.base import ObjectReader
 from kubeloop.local.api.admission.pods import PodAdmission
+from kubeloop.local.api.admission.shell_words import is_shell_script, unquote
 from kubeloop.local.api.logs import LOG_ALIAS_ANNOTATION
 from kubeloop.local.api.resources import SUGGESTIONS, TRIALS, find_by_kind
 from kubeloop.local.client import Manifest
@@ -35,6 +36,8 @@ _COLLECTOR = "metrics-logger-and-collector"
 _METRICS_VOLUME = "metrics-volume"
 _SUGGESTION_VOLUME = "suggestion-volume"
 _TRIAL_DIR = "suggestion_trial_dir"
+_IN_SHELL = (STDOUT, FILE, TENSORFLOW_EVENT)
+"""Collectors that have Katib wrap the program's command."""
 _MAX_OWNERS = 5  # a pod's job, its job set, and so on up to the trial
 
 
@@ -101,13 +104,16 @@ def _inject(pod: Manifest, trial: Manifest, *, suggestion: Manifest | None) -> N
     if container is None:
         return
     environment = container["env"] = container.get("env") or []
-    if all(variable.get("name") != TRIAL_NAME_VARIABLE for variable in environment):
+    is_new = all(variable.get("name") != TRIAL_NAME_VARIABLE for variable in environment)
+    if is_new:
         path = f"metadata.labels['{TRIAL_LABEL}']"
         environment.append(
             {"name": TRIAL_NAME_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": path}}}
         )
     if _is_primary(pod, trial):
         _prepare_collecting(pod, container, trial)
+        if is_new:
+            _unquote_command(container, trial)
         _mount_suggestion_volume(pod, container, trial, suggestion)
 
 
@@ -127,6 +133,16 @@ def _prepare_collecting(pod: Manifest, container: Manifest, trial: Manifest) -> 
         path = PurePosixPath(place["path"])
         folder = str(path.parent if place.get("kind") == "File" else path)
         _mount_metrics_volume(pod, containers, folder=folder)
+
+
+def _unquote_command(container: Manifest, trial: Manifest) -> None:
+    """Take off the quotes that are for the shell in which Katib runs the program."""
+    collector = (trial["spec"].get("metricsCollector") or {}).get("collector") or {}
+    if collector.get("kind") not in _IN_SHELL or is_shell_script(container.get("command") or ()):
+        return
+    for key in ("command", "args"):
+        if container.get(key):
+            container[key] = [unquote(word) for word in container[key]]
 
 
 def _add_container(pod: Manifest, wanted: Manifest) -> Manifest:

@@ -184,3 +184,62 @@ def test_other_collectors_need_no_volume(kind: str) -> None:
         assert mounts_of(pod) == [[]]
 
     run(scenario)
+
+
+STDOUT_COLLECTOR = {"collector": {"kind": "StdOut"}}
+
+
+def read_command(
+    command: list[str], args: list[str], *, collector: Manifest = STDOUT_COLLECTOR
+) -> tuple[list[str], list[str]]:
+    """What becomes of the command of a trial's pod."""
+    found: list[Manifest] = []
+
+    async def scenario(client: Client) -> None:
+        trial = await create_trial(client, metricsCollector=collector)
+        container = {"name": "main", "image": "i", "command": command, "args": args}
+        pod = await client.create(own(build_pod("p", containers=[container]), trial))
+        again = await client.replace(copy.deepcopy(pod))
+        assert again["spec"] == pod["spec"]
+        found.extend(pod["spec"]["containers"])
+
+    run(scenario)
+    return found[0]["command"], found[0]["args"]
+
+
+def test_quotes_for_katibs_shell_do_not_reach_the_program() -> None:
+    words = [
+        "--architecture=\"[[3], [1, 0], {'opt': 'max'}]\"",
+        "--name='a b'",
+        r'"say \"\$HOME\""',
+        r"a\ b",
+        "--rate=0.1",
+    ]
+
+    assert read_command(["python3", "'run trial.py'"], words) == (
+        ["python3", "run trial.py"],
+        [
+            "--architecture=[[3], [1, 0], {'opt': 'max'}]",
+            "--name=a b",
+            'say "$HOME"',
+            "a b",
+            *words[4:],
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "collector"),
+    [
+        (["python", "-c", "print('x=1')"], STDOUT_COLLECTOR),
+        (["python", '--home="$HOME"'], STDOUT_COLLECTOR),
+        (["python", "it's"], STDOUT_COLLECTOR),
+        (["sh", "-c", "'echo'"], STDOUT_COLLECTOR),
+        (["python", "--a='b'"], {"collector": {"kind": "Push"}}),
+    ],
+    ids=["code", "variable", "open quote", "script", "no shell"],
+)
+def test_a_command_that_no_shell_should_touch_stays(
+    command: list[str], collector: Manifest
+) -> None:
+    assert read_command(command, ["x"], collector=collector) == (command, ["x"])
