@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 _THREADS = Path("/proc/self/task")
-_STDOUT = 1
+_STDOUT, _STDERR = 1, 2
 
 
 class _Process(Protocol):
@@ -34,7 +34,7 @@ class UserProcess:
     """A program of the user's that runs."""
 
     output: TextIO
-    """What it prints on standard output."""
+    """What it prints, errors included, in the order in which it does."""
     process: _Process
     exit_code: int = field(default=0, init=False)
     """How it ended, once `user_process` has been left; negative: the signal that killed it."""
@@ -68,7 +68,11 @@ def _is_single_threaded() -> bool:
 def _started(script: Path, arguments: Sequence[str], launcher: str) -> Iterator[UserProcess]:
     command = [sys.executable, "-u", *(["-m", launcher] if launcher else []), str(script)]
     with subprocess.Popen(  # noqa: S603  # running the user's program is what this is for
-        [*command, *arguments], stdout=subprocess.PIPE, text=True, errors="replace"
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         assert process.stdout is not None
         running = UserProcess(output=process.stdout, process=process)
@@ -94,9 +98,11 @@ def _forked(script: Path, arguments: Sequence[str], _launcher: str) -> Iterator[
 def _become(script: Path, arguments: Sequence[str], *, output: int, unused: int) -> None:
     """Do in this forked process what the interpreter would do with a script."""
     os.close(unused)
-    os.dup2(output, _STDOUT)
+    for place in (_STDOUT, _STDERR):
+        os.dup2(output, place)
     os.close(output)
     sys.stdout = io.TextIOWrapper(os.fdopen(_STDOUT, "wb", 0), write_through=True)
+    sys.stderr = io.TextIOWrapper(os.fdopen(_STDERR, "wb", 0), write_through=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     sys.argv = [str(script), *arguments]
