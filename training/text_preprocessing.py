@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from kubeloop.errors import InputError
 from kubeloop.training.preprocessing import PREPROCESSINGS, Preprocessing
@@ -45,7 +46,7 @@ class FeatureKind(IntEnum):
 class TextFeatures:
     """The numbers of one text's features; 0 is no feature."""
 
-    pieces: list[list[int]]
+    pieces: list[tuple[int, ...]]
     """By word: the word and its character n-grams."""
     pairs: list[int]
     """Pairs of words."""
@@ -101,40 +102,57 @@ class TextPreprocessing(Preprocessing):
             texts = [example.decode() for example in examples]
         except UnicodeDecodeError as error:
             raise InputError(f"A text is not UTF-8: {error}.") from error
-        return pad_features([self.extract(text) for text in texts])
+        return pad_features(self.extract_all(texts))
 
     def extract(self, text: str) -> TextFeatures:
         """Return a text's features."""
+        return self.extract_all([text])[0]
+
+    def extract_all(self, texts: Iterable[str]) -> list[TextFeatures]:
+        """Return the features of texts; a word that many of them have is cut once."""
+        cut = cache(self._cut)
+        return [self._extract(text, cut) for text in texts]
+
+    def _extract(self, text: str, cut: Callable[[str], tuple[int, ...]]) -> TextFeatures:
         # NB: a hostile text may be one endless word, or endless words; take only what is kept.
         found = _WORD.finditer(unicodedata.normalize("NFKC", text).lower())
         words = [match.group() for match in islice(found, self.longest_text)]
-        pieces = [list(islice(self._cut(word), self.pieces_per_word)) for word in words]
-        return TextFeatures(pieces=pieces, pairs=list(dict.fromkeys(self._pair(words))))
+        pairs = list(dict.fromkeys(self._pair(words)))
+        return TextFeatures(pieces=[cut(word) for word in words], pairs=pairs)
 
     def kind_of(self, number: int) -> FeatureKind:
         """Return what a feature is."""
         return FeatureKind(number >> (self.hash_bits - 2))
 
-    def _number(self, kind: FeatureKind, feature: str) -> int:
+    def _number(self, kind: FeatureKind, checksum: int) -> int:
         size = 1 << (self.hash_bits - 2)
         # NB: number 0 is no feature.
-        return max(1, kind * size + zlib.crc32(feature.encode()) % size)
+        return max(1, kind * size + checksum % size)
 
-    def _cut(self, word: str) -> Iterator[int]:
-        yield self._number(FeatureKind.WORD, word)
+    def _cut(self, word: str) -> tuple[int, ...]:
+        pieces = [self._number(FeatureKind.WORD, crc32(word.encode()))]
         bounded = f" {word} "
         for length in range(self.shortest_piece, self.longest_piece + 1):
             for start in range(len(bounded) - length + 1):
-                yield self._number(FeatureKind.LETTERS, bounded[start : start + length])
+                if len(pieces) == self.pieces_per_word:
+                    return tuple(pieces)
+                piece = bounded[start : start + length]
+                pieces.append(self._number(FeatureKind.LETTERS, crc32(piece.encode())))
+        return tuple(pieces)
 
     def _pair(self, words: Sequence[str]) -> Iterator[int]:
+        encoded = [word.encode() for word in words]
+        # NB: the checksum of a pair goes on from that of its first word and the sign between them.
+        ordered = [crc32(word + b" ") for word in encoded]
+        unordered = [crc32(word + b"&") for word in encoded]
         for index, first in enumerate(words):
-            for distance, second in enumerate(words[index + 1 : index + 1 + self.window]):
-                if distance == 0:
-                    yield self._number(FeatureKind.NEIGHBOURS, f"{first} {second}")
-                yield self._number(FeatureKind.PAIR, f"{first} {second}")
-                # NB: and in any order, told from the order above by the sign between them.
-                yield self._number(FeatureKind.PAIR, f"{min(first, second)}&{max(first, second)}")
+            for other in range(index + 1, min(index + 1 + self.window, len(words))):
+                checksum = crc32(encoded[other], ordered[index])
+                if other == index + 1:
+                    yield self._number(FeatureKind.NEIGHBOURS, checksum)
+                yield self._number(FeatureKind.PAIR, checksum)
+                low, high = (index, other) if first < words[other] else (other, index)
+                yield self._number(FeatureKind.PAIR, crc32(encoded[high], unordered[low]))
 
 
 def pad_features(texts: Sequence[TextFeatures]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -143,14 +161,21 @@ def pad_features(texts: Sequence[TextFeatures]) -> tuple[NDArray[np.int64], NDAr
 
     num_words = max([_SHORTEST, *(len(text.pieces) for text in texts)])
     num_pieces = max([_SHORTEST, *(len(word) for text in texts for word in text.pieces)])
-    num_pairs = max([_SHORTEST, *(len(text.pairs) for text in texts)])
     pieces = np.zeros((len(texts), num_words, num_pieces), dtype=np.int64)
-    pairs = np.zeros((len(texts), num_pairs), dtype=np.int64)
     for row, text in enumerate(texts):
-        pairs[row, : len(text.pairs)] = text.pairs
         for column, word in enumerate(text.pieces):
             pieces[row, column, : len(word)] = word
-    return pieces, pairs
+    return pieces, pad_numbers([text.pairs for text in texts])
+
+
+def pad_numbers(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Join lists to one array, filled up with 0."""
+    import numpy as np
+
+    padded = np.zeros((len(lists), max([_SHORTEST, *map(len, lists)])), dtype=np.int64)
+    for row, numbers in enumerate(lists):
+        padded[row, : len(numbers)] = numbers
+    return padded
 
 
 PREPROCESSINGS.register("text", TextPreprocessing.parse)

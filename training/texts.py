@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from kubeloop.training.text_preprocessing import (
     FeatureKind,
     TextFeatures,
     TextPreprocessing,
-    pad_features,
+    pad_numbers,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 4096
 _MAX_PAIRS = 1 << 16
 _KERNEL = 5
+_BAG_SCALE, _SEQUENCE_SCALE = 0.02, 0.03
 _IMPORTANCE = {
     FeatureKind.LETTERS: 1.0,
     FeatureKind.WORD: 3.0,
@@ -44,12 +45,20 @@ _IMPORTANCE = {
 """How much a feature weighs in the bag, where a text has many of one kind and few of another."""
 
 
+TextInputs = tuple[Tensor, Tensor, Tensor]
+"""Numbers of features: words x pieces, each word of a batch once; batch x words, the rows of the
+former; batch x pairs."""
+
+
 class TextArchitecture(StrEnum):
     """Which views of a text a model has."""
 
     BAG = "bag"
+    """Bags alone."""
     TRANSFORMER = "transformer"
+    """Sequences alone, in which all words of a text look at each other."""
     BOTH = "both"
+    """Bags, and sequences in which words look at their neighbours alone: most for its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +67,29 @@ class TextModelConfig:
 
     architecture: TextArchitecture = TextArchitecture.BOTH
     """Which views of a text the model has."""
+    num_bags: int = 2
+    """Bag views, each from other random weights; together they are surer than one."""
     bag_size: int = 96
-    """Numbers in the embedding of a feature, in the bag view."""
+    """Numbers in the embedding of a feature, in a bag view."""
     bag_hidden: int = 512
-    """Units of the bag view's hidden layer."""
-    bag_dropout: float = 0.5
-    """Share of the features that the bag view does without, in training."""
-    word_size: int = 128
-    """Numbers in the vector of a word, in the sequence view."""
+    """Units of a bag view's hidden layer."""
+    bag_dropout: float = 0.65
+    """Share of the features that a bag view does without, in training."""
     num_sequences: int = 2
-    """Sequence views, each from other random weights; together they are surer than one."""
+    """Sequence views, likewise."""
+    word_size: int = 128
+    """Numbers in the vector of a word, in a sequence view."""
+    sequence_hidden: int = 512
+    """Units of a sequence view's hidden layer."""
     num_layers: int = 1
-    """Transformer layers of a sequence view."""
+    """Transformer layers of a sequence view, where the architecture has them."""
     num_heads: int = 4
     """Attention heads of a layer."""
+    piece_dropout: float = 0.5
+    """Share of the pieces that a sequence view does without, in training."""
     word_dropout: float = 0.2
-    """Share of the words that the sequence view does without, in training."""
-    dropout: float = 0.4
+    """Share of the words that a sequence view does without, in training."""
+    dropout: float = 0.35
     """Share of hidden numbers that are left out, in training."""
     min_count: int = 3
     """Training texts in which a feature must occur to have an embedding."""
@@ -82,10 +97,11 @@ class TextModelConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
         for name, least, most in (
-            ("bag_size", 4, 4096), ("bag_hidden", 4, 16384), ("word_size", 4, 4096),
-            ("num_sequences", 1, 16), ("num_layers", 1, 64), ("num_heads", 1, 64),
-            ("min_count", 1, 10_000), ("dropout", 0.0, 0.95),
-            ("bag_dropout", 0.0, 0.95), ("word_dropout", 0.0, 0.95),
+            ("num_bags", 1, 16), ("bag_size", 4, 4096), ("bag_hidden", 4, 16384),
+            ("num_sequences", 1, 16), ("word_size", 4, 4096), ("sequence_hidden", 4, 16384),
+            ("num_layers", 1, 64), ("num_heads", 1, 64), ("min_count", 1, 10_000),
+            ("dropout", 0.0, 0.95), ("bag_dropout", 0.0, 0.95),
+            ("piece_dropout", 0.0, 0.95), ("word_dropout", 0.0, 0.95),
         ):  # fmt: skip
             value = getattr(self, name)
             if not least <= value <= most:
@@ -100,7 +116,7 @@ class TextModelConfig:
 class Vocabulary(nn.Module):
     """Which features have a row in the embeddings, and how telling each is.
 
-    Rows of pieces come first, so that the sequence view's table ends with them.
+    Rows of pieces come first; those of pairs follow.
     """
 
     rows: Tensor
@@ -117,21 +133,71 @@ class Vocabulary(nn.Module):
         kept = [number for number, count in sorted(pieces.items()) if count >= min_count]
         self.num_pieces = 1 + len(kept)
         kept += [n for n, count in sorted(pairs.items()) if count >= min_count]
-        self.num_rows = 1 + len(kept)
+        self.num_pairs = 2 + len(kept) - self.num_pieces
         counts = torch.tensor([0, *(pieces[n] or pairs[n] for n in kept)], dtype=torch.float64)
         weights = ((1 + len(texts)) / (1 + counts)).log() + 1
         weights *= torch.tensor([0.0, *(_IMPORTANCE[preprocessing.kind_of(n)] for n in kept)])
         rows = torch.zeros(1 << preprocessing.hash_bits, dtype=torch.int32)
         rows[torch.tensor(kept, dtype=torch.int64)] = torch.arange(
-            1, self.num_rows, dtype=torch.int32
+            1, 1 + len(kept), dtype=torch.int32
         )
         self.register_buffer("rows", rows)
         self.register_buffer("weights", weights.float())
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Return the rows of features; 0 where a feature was not seen often enough."""
-        rows: Tensor = self.rows[numbers]
-        return rows
+    def forward(self, inputs: TextInputs) -> Features:
+        """Look features up; those that were not seen often enough are none."""
+        pieces, places, pairs = inputs
+        pieces, pairs = self.rows[pieces], self.rows[pairs]
+        return Features(
+            pieces=pieces,
+            piece_weights=self.weights[pieces],
+            places=places,
+            pairs=(pairs - (self.num_pieces - 1)).clamp(min=0),
+            pair_weights=self.weights[pairs],
+        )
+
+
+class Features(NamedTuple):
+    """A batch of texts as rows of the embeddings; 0 is no feature."""
+
+    pieces: Tensor
+    """Words x pieces, each word of the batch once."""
+    piece_weights: Tensor
+    """How telling each is."""
+    places: Tensor
+    """Batch x words of a text: the row of `pieces`."""
+    pairs: Tensor
+    """Batch x pairs."""
+    pair_weights: Tensor
+    """How telling each is."""
+
+
+def _drop(weights: Tensor, share: float, *, training: bool) -> Tensor:
+    return weights * (torch.rand_like(weights) >= share) if training else weights
+
+
+def _embed(rows: Tensor, table: nn.Embedding, weights: Tensor) -> Tensor:
+    return functional.embedding_bag(
+        rows, table.weight, mode="sum", per_sample_weights=weights, padding_idx=0
+    )
+
+
+def _build_table(num_rows: int, size: int, *, scale: float) -> nn.Embedding:
+    table = nn.Embedding(num_rows, size, padding_idx=0)
+    # NB: what is normalised afterwards learns the faster, the smaller it begins.
+    nn.init.normal_(table.weight, std=scale)
+    return table
+
+
+def _build_head(size: int, hidden: int, *, num_classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.LayerNorm(size),
+        nn.Dropout(dropout),
+        nn.Linear(size, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, num_classes),
+    )
 
 
 class BagView(nn.Module):
@@ -142,33 +208,24 @@ class BagView(nn.Module):
     ) -> None:
         super().__init__()
         self.share_dropped = config.bag_dropout
-        self.embedding = nn.EmbeddingBag(
-            vocabulary.num_rows, config.bag_size, mode="sum", padding_idx=0
-        )
-        nn.init.normal_(self.embedding.weight, std=config.bag_size**-0.5)
-        self.head = nn.Sequential(
-            nn.LayerNorm(config.bag_size),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.bag_size, config.bag_hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.bag_hidden, num_classes),
+        self.pieces = _build_table(vocabulary.num_pieces, config.bag_size, scale=_BAG_SCALE)
+        self.pairs = _build_table(vocabulary.num_pairs, config.bag_size, scale=_BAG_SCALE)
+        self.head = _build_head(
+            config.bag_size, config.bag_hidden, num_classes=num_classes, dropout=config.dropout
         )
 
-    def forward(self, pieces: Tensor, pairs: Tensor, all_weights: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Return batch x classes."""
-        rows = torch.cat([pieces, pairs], dim=1)
-        weights = all_weights[rows]
-        if self.training:
-            weights = weights * (torch.rand_like(weights) >= self.share_dropped)
-        summed = self.embedding(rows, per_sample_weights=_normalize(weights))
-        logits: Tensor = self.head(summed)
+        of_pieces, of_pairs = (
+            _drop(weights, self.share_dropped, training=self.training)
+            for weights in (features.piece_weights, features.pair_weights)
+        )
+        words = _embed(features.pieces, self.pieces, of_pieces)
+        total = functional.embedding_bag(features.places, words, mode="sum")
+        total = total + _embed(features.pairs, self.pairs, of_pairs)
+        squares = of_pieces.square().sum(1)[features.places].sum(1) + of_pairs.square().sum(1)
+        logits: Tensor = self.head(total / squares.sqrt().clamp(min=1e-6).unsqueeze(1))
         return logits
-
-
-def _normalize(weights: Tensor) -> Tensor:
-    lengths: Tensor = weights.norm(dim=1, keepdim=True)
-    return weights / lengths.clamp(min=1e-6)
 
 
 class Attention(nn.Module):
@@ -201,37 +258,42 @@ class Attention(nn.Module):
 
 
 class SequenceView(nn.Module):
-    """Logits from word vectors that look at their neighbours, then at the whole text."""
+    """Logits from word vectors that look at their neighbours, and with layers at the whole text."""
 
     def __init__(
         self, vocabulary: Vocabulary, config: TextModelConfig, *, num_classes: int
     ) -> None:
         super().__init__()
         size = config.word_size
-        self.share_dropped, self.num_rows = config.word_dropout, vocabulary.num_pieces
-        self.embedding = nn.EmbeddingBag(self.num_rows, size, mode="mean", padding_idx=0)
+        self.pieces_dropped, self.words_dropped = config.piece_dropout, config.word_dropout
+        self.pieces = _build_table(vocabulary.num_pieces, size, scale=_SEQUENCE_SCALE)
         self.norm = nn.LayerNorm(size)
-        self.neighbours = nn.Conv1d(size, size, _KERNEL, padding=_KERNEL // 2)
+        self.neighbours = nn.Linear(size, _KERNEL * size, bias=False)
+        nn.init.uniform_(
+            self.neighbours.weight, -((_KERNEL * size) ** -0.5), (_KERNEL * size) ** -0.5
+        )
+        self.bias = nn.Parameter(torch.zeros(size))
+        has_layers = config.architecture is TextArchitecture.TRANSFORMER
         self.layers = nn.ModuleList(
             Attention(size, num_heads=config.num_heads, dropout=config.dropout / 3)
-            for _ in range(config.num_layers)
+            for _ in range(config.num_layers if has_layers else 0)
         )
-        self.head = nn.Sequential(
-            nn.LayerNorm(4 * size), nn.Dropout(config.dropout), nn.Linear(4 * size, num_classes)
+        self.head = _build_head(
+            4 * size, config.sequence_hidden, num_classes=num_classes, dropout=config.dropout
         )
 
-    def forward(self, pieces: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Return batch x classes."""
-        batch, count, width = pieces.shape
-        mask = pieces.amax(2) > 0
+        places = features.places
+        mask = (features.pieces.amax(1) > 0)[places]
         if self.training:
-            mask = mask & (torch.rand(mask.shape, device=mask.device) >= self.share_dropped)
+            mask = mask & (torch.rand(mask.shape, device=mask.device) >= self.words_dropped)
         # NB: a text in which nothing is left still has a first word to look at.
-        mask = mask | ((torch.arange(count, device=mask.device) == 0) & ~mask.any(1, keepdim=True))
-        vectors = self.embedding(pieces.reshape(batch * count, width)).view(batch, count, -1)
-        vectors = self.norm(vectors) * mask.unsqueeze(2)
-        near = functional.gelu(self.neighbours(vectors.transpose(1, 2))).transpose(1, 2)
-        words = vectors + near
+        first = torch.arange(places.shape[1], device=mask.device) == 0
+        mask = mask | (first & ~mask.any(1, keepdim=True))
+        vectors = self._embed_words(features)
+        near = functional.gelu(self._look_around(vectors, places, mask))
+        words = functional.embedding(places, vectors) * mask.unsqueeze(2) + near
         for layer in self.layers:
             words = layer(words, mask)
         both = torch.cat([words, near], dim=2)
@@ -239,6 +301,30 @@ class SequenceView(nn.Module):
         peak = both.masked_fill(~mask.unsqueeze(2), torch.finfo(both.dtype).min).amax(1)
         logits: Tensor = self.head(torch.cat([total, peak], dim=1))
         return logits
+
+    def _embed_words(self, features: Features) -> Tensor:
+        weights = _drop(features.piece_weights, self.pieces_dropped, training=self.training)
+        weights = weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        vectors: Tensor = self.norm(_embed(features.pieces, self.pieces, weights))
+        return vectors
+
+    def _look_around(self, vectors: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        """Return a convolution over the words of each text.
+
+        What a word says to a neighbour at some distance is computed once a batch for each word,
+        however often it occurs; a place takes the sum of what its neighbours say.
+        """
+        said = self.neighbours(vectors).view(-1, vectors.shape[1])
+        said = functional.pad(said, (0, 0, 1, 0))  # row 0: nothing
+        rows = torch.where(mask, places * _KERNEL + 1, 0)
+        rows = functional.pad(rows, (_KERNEL // 2, _KERNEL // 2))
+        shifted = [rows[:, start : start + places.shape[1]] for start in range(_KERNEL)]
+        rows = torch.stack(shifted, dim=2)
+        rows = torch.where(rows > 0, rows + torch.arange(_KERNEL, device=rows.device), 0)
+        near = functional.embedding_bag(
+            rows.reshape(-1, _KERNEL), said, mode="sum", padding_idx=0
+        ).view(*places.shape, -1)
+        return near + self.bias
 
 
 class TextNetwork(nn.Module):
@@ -267,30 +353,27 @@ class TextNetwork(nn.Module):
         num_classes = len(shift)
         self.vocabulary = vocabulary
         self.register_buffer("shift", shift)
-        self.bag = None
-        num_sequences = config.num_sequences
-        if config.architecture is not TextArchitecture.TRANSFORMER:
-            self.bag = BagView(vocabulary, config, num_classes=num_classes)
+        num_bags, num_sequences = config.num_bags, config.num_sequences
+        if config.architecture is TextArchitecture.TRANSFORMER:
+            num_bags = 0
         if config.architecture is TextArchitecture.BAG:
             num_sequences = 0
-        self.sequences = nn.ModuleList(
-            SequenceView(vocabulary, config, num_classes=num_classes) for _ in range(num_sequences)
+        kinds = [BagView] * num_bags + [SequenceView] * num_sequences
+        self.views = nn.ModuleList(
+            kind(vocabulary, config, num_classes=num_classes) for kind in kinds
         )
 
-    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, inputs: TextInputs) -> Tensor:
         """Answer from the numbers of pieces and pairs.
 
         Returns:
             Batch x classes; in training batch x views x classes.
         """
-        pieces, pairs = (self.vocabulary(numbers) for numbers in inputs)
-        views = []
-        if self.bag is not None:
-            views.append(self.bag(pieces.flatten(1), pairs, self.vocabulary.weights))
-        views += [sequence(pieces) for sequence in self.sequences]
+        features = self.vocabulary(inputs)
+        answers = [view(features) for view in self.views]
         if self.training:
-            return torch.stack(views, dim=1)
-        return torch.stack([logits.log_softmax(1) for logits in views]).mean(0) + self.shift
+            return torch.stack(answers, dim=1)
+        return torch.stack([logits.log_softmax(1) for logits in answers]).mean(0) + self.shift
 
 
 class TextClassifier(nn.Module):
@@ -302,7 +385,9 @@ class TextClassifier(nn.Module):
 
     def forward(self, pieces: Tensor, pairs: Tensor) -> Tensor:
         """Return probabilities, batch x classes."""
-        logits: Tensor = self.network((pieces, pairs))
+        batch, count, _ = pieces.shape
+        places = torch.arange(batch * count, device=pieces.device).view(batch, count)
+        logits: Tensor = self.network((pieces.flatten(0, 1), places, pairs))
         return logits.softmax(1)
 
 
@@ -318,8 +403,10 @@ class TextBatches:
         device: torch.device,
     ) -> None:
         self._num_classes, self._device, self._labels = num_classes, device, labels
-        pieces, pairs = pad_features(texts)
-        self._pieces, self._pairs = torch.from_numpy(pieces).int(), torch.from_numpy(pairs).int()
+        numbers: dict[tuple[int, ...], int] = {(): 0}
+        places = [[numbers.setdefault(word, len(numbers)) for word in t.pieces] for t in texts]
+        self._pieces = _pad(list(numbers))
+        self._places, self._pairs = _pad(places), _pad([text.pairs for text in texts])
         self._num_words = torch.tensor([len(text.pieces) for text in texts])
         self._num_pairs = torch.tensor([len(text.pairs) for text in texts])
 
@@ -330,16 +417,20 @@ class TextBatches:
         """Return the number of examples of each class."""
         return torch.bincount(self._labels, minlength=self._num_classes)
 
-    def fetch(
-        self, rows: Tensor, generator: torch.Generator | None
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[TextInputs, Tensor]:
         """Return features and labels of some rows, as wide as the longest text among them."""
         del generator  # Features are dropped by the network, from torch's own generator.
-        num_words = max(2, int(self._num_words[rows].max()) if len(rows) else 2)
-        num_pairs = max(2, int(self._num_pairs[rows].max()) if len(rows) else 2)
-        pieces = self._pieces[rows, :num_words].to(self._device)
-        pairs = self._pairs[rows, :num_pairs].to(self._device)
-        return (pieces, pairs), self._labels[rows].to(self._device)
+        num_words = max(1, int(self._num_words[rows].max()) if len(rows) else 1)
+        num_pairs = max(1, int(self._num_pairs[rows].max()) if len(rows) else 1)
+        words, places = torch.unique(self._places[rows, :num_words], return_inverse=True)
+        inputs = (self._pieces[words], places, self._pairs[rows, :num_pairs])
+        pieces, places, pairs = (part.to(self._device) for part in inputs)
+        return (pieces, places, pairs), self._labels[rows].to(self._device)
+
+
+def _pad(lists: Sequence[Sequence[int]]) -> Tensor:
+    padded = torch.from_numpy(pad_numbers(lists))
+    return padded.int()
 
 
 def export_text_classifier(
