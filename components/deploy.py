@@ -12,6 +12,7 @@ def deploy_model(
     model: dsl.Input[dsl.Model],
     endpoint: dsl.Output[dsl.Artifact],
     name: str,
+    variant: str = "",
     cpu: str = "1",
     memory: str = "2Gi",
     min_replicas: int = 1,
@@ -28,6 +29,8 @@ def deploy_model(
         model: The model package.
         endpoint: Name, namespace and URL of the endpoint, as JSON and as metadata.
         name: Name of the InferenceService; one that exists is updated.
+        variant: Form of the model that is served, `onnx` or `int8`, where `train_model` was asked
+            for it; empty: the original.
         cpu: CPU of the model server, as a Kubernetes quantity.
         memory: Memory of the model server, as a Kubernetes quantity.
         min_replicas: Pods at least.
@@ -48,6 +51,7 @@ def deploy_model(
             name=name,
             namespace=find_namespace(),
             model_uri=model.uri,
+            variant=variant,
             cpu=cpu,
             memory=memory,
             min_replicas=min_replicas,

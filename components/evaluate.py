@@ -15,6 +15,7 @@ def evaluate_model(
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     split: str = "test",
+    variant: str = "",
     slice_by: list = [],  # type: ignore[type-arg]  # noqa: B006  # KFP reads the default
     champion: str = "",
     min_gain: float = 0.0,
@@ -41,6 +42,8 @@ def evaluate_model(
         confusion: Confusion matrix, true classes by row, and the ROC curve of all classes.
         report: Classes, mistakes, ROC, calibration, slices, champion and challenger in pictures.
         split: `test`, `validation` or `train`.
+        variant: Form of the model that is scored, `onnx` or `int8`, where `train_model` was asked
+            for it; empty: the original. The champion is always its original.
         slice_by: Columns of the data, `tag` or `label`, by whose values accuracy is told; empty:
             tags and columns of few values, else labels.
         champion: URI of the served model's package, as `find_champion` tells it; empty: there is
@@ -51,7 +54,7 @@ def evaluate_model(
     from kubeloop.components.steps import open_step
     from kubeloop.training.evaluation import EvaluationConfig
 
-    config = EvaluationConfig(split=split, slice_by=tuple(slice_by))
+    config = EvaluationConfig(split=split, variant=variant, slice_by=tuple(slice_by))
     with open_step(metrics.uri):
         judged = judge(model.uri, dataset.uri, config, champion_uri=champion, min_gain=min_gain)
     log_judgement(judged, metrics=metrics, confusion=confusion, report=report)

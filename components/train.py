@@ -19,6 +19,8 @@ def train_model(
     program: str = "image",
     code: str = "",
     trial: str = "",
+    variants: list = [],  # type: ignore[type-arg]  # noqa: B006
+    variant_tolerance: float = 0.01,
     num_workers: int = 2,
     processes_per_worker: int = 1,
     cpu: str = "1",
@@ -45,6 +47,9 @@ def train_model(
         code: Archive of a program of your own (`kubeloop.training.code.publish_code`), run in place
             of `program`.
         trial: Katib trial that `best_parameters` come from, for lineage.
+        variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which is
+            quantised. Each is checked against the original on the validation split.
+        variant_tolerance: Accuracy on that split that a variant may lose; beyond it the step fails.
         num_workers: Replicas of the PyTorchJob, the master included.
         processes_per_worker: Processes in each replica.
         cpu: CPU of a replica, as a Kubernetes quantity.
@@ -67,13 +72,16 @@ def train_model(
     settings = {**hyperparameters, **best_parameters, "epochs": epochs, "seed": seed}
     with open_step(model.uri) as step:
         ran = {"dataset": dataset.uri, "settings": settings, "program": code or program}
+        if variants:
+            ran["variants"] = [*variants, variant_tolerance]
         name = step.object_name(ran)
         draft = f"{step.store('jobs', store)}/{name}"
         config = TrainingJobConfig(
             name=name, namespace=find_namespace(), program=program, code_uri=code,
             dataset_uri=dataset.uri, model_uri=f"{draft}/model",
             checkpoint_uri=f"{draft}/checkpoints",
-            hyperparameters=restore_integers(settings), num_workers=num_workers,
+            hyperparameters=restore_integers(settings), variants=tuple(variants),
+            variant_tolerance=variant_tolerance, num_workers=num_workers,
             processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
             labels=step.labels, run_id=step.run_id,
         )  # fmt: skip

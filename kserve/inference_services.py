@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from kubeloop.errors import InputError
 from kubeloop.kserve.endpoints import EndpointAnnotation
-from kubeloop.kserve.runtime import MODEL_FORMAT, RUNTIME_NAME
+from kubeloop.kserve.runtime import MODEL_FORMAT, RUNTIME_NAME, VARIANT_VARIABLE
 from kubeloop.optional_imports import import_from_extra
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ class InferenceServiceConfig:
     """Format of the package; `kubeloop` is what our training programs write."""
     runtime: str = RUNTIME_NAME
     """ServingRuntime or ClusterServingRuntime; empty lets KServe choose by format and protocol."""
+    variant: str = ""
+    """Form of the model that is served, `onnx` or `int8`, where its package holds it; empty: the
+    original."""
     protocol: Protocol = Protocol.V2
     """Protocol that the runtime must support."""
     min_replicas: int = 1
@@ -190,7 +193,7 @@ def digest_configuration(config: InferenceServiceConfig, annotations: Mapping[st
         "model": [config.model_uri, config.model_format, config.runtime, config.protocol.value],
         "replicas": [config.min_replicas, config.max_replicas],
         "resources": [config.cpu, config.memory, config.num_gpus],
-        "env": dict(config.env),
+        "env": _build_environment(config),
         "service_account": config.service_account,
         "labels": dict(config.labels),
         "annotations": dict(annotations),
@@ -198,10 +201,15 @@ def digest_configuration(config: InferenceServiceConfig, annotations: Mapping[st
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _build_environment(config: InferenceServiceConfig) -> dict[str, str]:
+    return {**config.env, **({VARIANT_VARIABLE: config.variant} if config.variant else {})}
+
+
 def _build_predictor(config: InferenceServiceConfig) -> V1beta1PredictorSpec:
     from kserve import V1beta1ModelFormat, V1beta1ModelSpec, V1beta1PredictorSpec
     from kubernetes.client import V1EnvVar, V1ResourceRequirements
 
+    environment = _build_environment(config)
     quantities = {"cpu": config.cpu, "memory": config.memory}
     if config.num_gpus:
         quantities["nvidia.com/gpu"] = str(config.num_gpus)
@@ -214,7 +222,7 @@ def _build_predictor(config: InferenceServiceConfig) -> V1beta1PredictorSpec:
             runtime=config.runtime or None,
             protocol_version=config.protocol.value,
             storage_uri=config.model_uri,
-            env=[V1EnvVar(name=name, value=value) for name, value in config.env.items()] or None,
+            env=[V1EnvVar(name=name, value=value) for name, value in environment.items()] or None,
             resources=V1ResourceRequirements(requests=dict(quantities), limits=dict(quantities)),
         ),
     )

@@ -14,6 +14,8 @@ RUNTIME_NAME = "kubeloop-modelserver"
 MODEL_FORMAT = "kubeloop"
 IMAGE = f"kubeloop/runtime:{__version__}"
 HTTP_PORT = 8080
+VARIANT_VARIABLE = "KUBELOOP_MODEL_VARIANT"
+"""Environment of the model server that chooses a variant of the model, such as `int8`."""
 
 
 def build_serving_runtime(*, image: str = IMAGE) -> dict[str, Any]:  # Any: raw JSON of an object

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from kubeloop.training.package import (
     write_package,
 )
 from kubeloop.training.preprocessing import ImagePreprocessing, parse_preprocessing
+from kubeloop.training.variants import VariantsConfig, add_variants
 
 _DATATYPES = {
     torch.bool: "BOOL",
@@ -53,6 +54,8 @@ def complete_package(
     metrics: Mapping[str, float],
     hyperparameters: Mapping[str, Any],
     provenance: Mapping[str, str],
+    variants: VariantsConfig,
+    report: Callable[[str], None],
 ) -> None:
     """Write the package at `uri` from what a program left in `folder`.
 
@@ -63,9 +66,12 @@ def complete_package(
         metrics: The last metric line that the program printed.
         hyperparameters: What it was given.
         provenance: Where it comes from.
+        variants: Other forms of the model that the package holds too.
+        report: Takes a line for the log.
 
     Raises:
         InputError: There is no program, it cannot be loaded safely, or `model.json` is wrong.
+        PermanentError: A variant differs too much from the program.
     """
     path = folder / PROGRAM_FILE
     if not path.is_file():
@@ -99,7 +105,10 @@ def complete_package(
     with tempfile.TemporaryDirectory(prefix="kubeloop-export-") as staging:
         clean = Path(staging, PROGRAM_FILE)
         save_program(program, clean)
-        write_package(uri, manifest, files={PROGRAM_FILE: clean})
+        manifest, files = add_variants(
+            variants, manifest, program=program, path=clean, dataset=dataset, report=report
+        )
+        write_package(uri, manifest, files={PROGRAM_FILE: clean, **files})
 
 
 def _read_description(path: Path) -> dict[str, Any]:

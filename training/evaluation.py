@@ -27,6 +27,8 @@ class EvaluationConfig:
 
     split: str = TEST
     """Which split of the dataset."""
+    variant: str = ""
+    """Which form of the model, such as `int8`; empty: the original."""
     batch_size: int = 256
     """Examples at a time."""
     slice_by: tuple[str, ...] = ()
@@ -152,7 +154,7 @@ def evaluate(
         columns=config.slice_by,
         tagged=find_tagged(dataset.commit, config.split),
     )
-    with opened_package(model_uri) as package:
+    with opened_package(model_uri, variant=config.variant) as package:
         known = package.manifest.labels
         if known != dataset.labels and not config.only_known_labels:
             raise InputError(

@@ -64,7 +64,9 @@ PROGRAMS.register("text", "kubeloop.training.programs.text")
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _FLAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_RESERVED_FLAGS = frozenset({"code", "dataset", "model", "checkpoint"})
+_RESERVED_FLAGS = frozenset(
+    {"code", "dataset", "model", "checkpoint", "variants", "variant_tolerance"}
+)
 _OWN_PROGRAM = "kubeloop.training.programs.own"
 _NO_STRINGS: Mapping[str, str] = MappingProxyType({})
 _NO_HYPERPARAMETERS: Mapping[str, Hyperparameter] = MappingProxyType({})
@@ -130,6 +132,10 @@ class TrainingJobConfig:
         default_factory=lambda: _NO_HYPERPARAMETERS
     )
     """Passed as `--name value`; a value may be a Katib `${trialParameters.x}` placeholder."""
+    variants: tuple[str, ...] = ()
+    """Passed as `--variants`: other forms of the model that its package holds, `onnx` or `int8`."""
+    variant_tolerance: float = 0.01
+    """Passed as `--variant_tolerance`: validation accuracy that a variant may lose."""
     num_workers: int = 1
     """Replicas, the master included."""
     processes_per_worker: int = 1
@@ -245,6 +251,9 @@ def render_arguments(config: TrainingJobConfig) -> list[str]:
     ):
         if uri:
             arguments += [f"--{name}", uri]
+    if config.variants:
+        arguments += ["--variants", ",".join(config.variants)]
+        arguments += ["--variant_tolerance", render_value(config.variant_tolerance)]
     for name, value in config.hyperparameters.items():
         arguments += [f"--{name}", render_value(value)]
     return arguments

@@ -22,6 +22,7 @@ import uvicorn
 
 from kubeloop import event_loop
 from kubeloop.errors import InputError, KubeloopError
+from kubeloop.kserve.runtime import VARIANT_VARIABLE
 from kubeloop.kserve.server.app import AppConfig, build_app
 from kubeloop.kserve.server.dataplane import DataPlane
 from kubeloop.kserve.server.metrics import ServerMetrics
@@ -50,6 +51,8 @@ class ServerConfig:
     """How long requests are still taken after SIGTERM."""
     max_body_bytes: int
     """Longest request body."""
+    variant: str
+    """Form of the models that is served, such as `int8`; empty: the original."""
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:
@@ -65,6 +68,11 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     parser.add_argument("--host", default=_choose_host(environment), help="address to listen on")
     parser.add_argument("--drain_seconds", type=float, default=0.3)
     parser.add_argument("--max_body_bytes", type=int, default=AppConfig().max_body_bytes)
+    parser.add_argument(
+        "--variant",
+        default=environment.get(VARIANT_VARIABLE, ""),
+        help="form of the model that is served, such as onnx or int8; default: the original",
+    )
     flags = parser.parse_args(arguments)
     return ServerConfig(
         model_name=flags.model_name,
@@ -74,6 +82,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
         num_threads=_parse_threads(environment.get("OMP_NUM_THREADS", "")),
         drain_seconds=flags.drain_seconds,
         max_body_bytes=flags.max_body_bytes,
+        variant=flags.variant,
     )
 
 
@@ -126,7 +135,7 @@ async def serve(config: ServerConfig) -> None:
     """Load the models and answer until a signal comes."""
     metrics = ServerMetrics()
     folders = find_packages(config.model_dir, model_name=config.model_name)
-    repository = ModelRepository(folders, metrics=metrics)
+    repository = ModelRepository(folders, metrics=metrics, variant=config.variant)
     await repository.load_all()
     plane = DataPlane(repository)
     app = build_app(plane, metrics=metrics, config=AppConfig(max_body_bytes=config.max_body_bytes))

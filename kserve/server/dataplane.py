@@ -13,6 +13,8 @@ from kubeloop.kserve.server.repository import ModelRepository
 from kubeloop.training.package import TensorSpec
 
 SERVER_NAME = "kubeloop"
+TORCH_PLATFORM = "kubeloop_torch_export"
+ONNX_PLATFORM = "onnxruntime_onnx"  # as Triton's server calls it
 EXTENSIONS = ("model_repository_extension", "binary_tensor_data")
 
 
@@ -64,7 +66,7 @@ class DataPlane:
         return ModelMetadata(
             name=name,
             version=loaded.package.digest[:12],
-            platform="kubeloop_torch_export",
+            platform=ONNX_PLATFORM if loaded.package.variant else TORCH_PLATFORM,
             inputs=loaded.model.inputs,
             outputs=loaded.model.outputs,
         )

@@ -26,7 +26,7 @@ _CONV_ARGUMENTS = 3  # input, weight, bias; the rest does not matter here
 _BATCH_NORM_ARGUMENTS = 9
 
 
-def speed_up(module: nn.Module, samples: Sequence[tuple[Tensor, ...]]) -> Program:
+def speed_up(module: Program, samples: Sequence[tuple[Tensor, ...]]) -> Program:
     """A function that computes what `module` computes, faster where that is possible.
 
     Args:

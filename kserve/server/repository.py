@@ -42,11 +42,13 @@ class ModelRepository:
         *,
         metrics: ServerMetrics,
         worker: WorkerConfig | None = None,
+        variant: str = "",
     ) -> None:
         self._folders = dict(folders)
         self._loaded: dict[str, LoadedModel] = {}
         self._metrics = metrics
         self._worker_config = worker
+        self._variant = variant
 
     @property
     def names(self) -> list[str]:
@@ -82,7 +84,7 @@ class ModelRepository:
         folder = self._folders.get(name)
         if folder is None:
             raise ModelNotFoundError(name)
-        package, model = await asyncio.to_thread(_load, folder)
+        package, model = await asyncio.to_thread(_load, folder, variant=self._variant)
         metrics = self._metrics.of_model(name)
         previous = self._loaded.get(name)
         self._loaded[name] = LoadedModel(
@@ -152,6 +154,6 @@ def _list_packages(model_dir: Path) -> Iterable[Path]:
     return sorted(path.parent for path in model_dir.glob(f"*/{MANIFEST_FILE}"))
 
 
-def _load(folder: Path) -> tuple[ModelPackage, Model]:
-    package = open_package(folder)
+def _load(folder: Path, *, variant: str) -> tuple[ModelPackage, Model]:
+    package = open_package(folder, variant=variant)
     return package, load_model(package)

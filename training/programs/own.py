@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +30,7 @@ from kubeloop.training.plain_data import mirrored_folder, write_plain_dataset
 from kubeloop.training.programs.entry import ProgramExit, describe_origin, run_program
 from kubeloop.training.stopping import StopSignal
 from kubeloop.training.user_process import UserProcess, user_process
+from kubeloop.training.variants import VariantsConfig, add_variant_arguments, read_variants
 
 _FIRST_SIGNAL = 128
 _LAUNCHER = "kubeloop.training.launch"
@@ -47,6 +48,8 @@ class OwnProgramConfig:
     """Where the model package goes; empty: the model is not kept."""
     checkpoint_uri: str = ""
     """What the program's checkpoint folder holds between its lives; empty: it has none."""
+    variants: VariantsConfig = field(default_factory=VariantsConfig)
+    """Other forms of the model that the package holds too."""
     arguments: tuple[str, ...] = ()
     """Everything else, for the program."""
 
@@ -66,12 +69,14 @@ def parse_arguments(arguments: Sequence[str]) -> OwnProgramConfig:
     parser.add_argument("--dataset", default="", help="URI of a dataset commit")
     parser.add_argument("--model", default="", help="URI to write the model package to")
     parser.add_argument("--checkpoint", default="", help="URI to keep checkpoints at")
+    add_variant_arguments(parser)
     values, others = parser.parse_known_args(arguments)
     return OwnProgramConfig(
         code_uri=values.code,
         dataset_uri=values.dataset,
         model_uri=values.model,
         checkpoint_uri=values.checkpoint,
+        variants=read_variants(values),
         arguments=tuple(others),
     )
 
@@ -155,6 +160,8 @@ def _complete(
         metrics=metrics,
         hyperparameters=config.hyperparameters,
         provenance={**origin, "code_uri": config.code_uri},
+        variants=config.variants,
+        report=lambda line: print(line, flush=True),
     )
 
 
