@@ -128,7 +128,12 @@ async def control_plane(config: ControlPlaneConfig) -> AsyncIterator[Endpoints]:
         collector = stack.enter_context(MetricsCollector(client, store=observations, files=files))
         reconcilers = [
             *_build_reconcilers(client, gateway_url=endpoints.gateway_url),
-            SuggestionReconciler(client, observations=observations, files=files),
+            SuggestionReconciler(
+                client,
+                observations=observations,
+                files=files,
+                db_manager_address=endpoints.db_manager_address,
+            ),
             TrialReconciler(client, observations=observations, collector=collector),
         ]
         pipelines = Pipelines(client, _configure_pipelines(config, endpoints))
@@ -216,7 +221,7 @@ def _describe(config: ControlPlaneConfig, sockets: _Sockets) -> Endpoints:
 async def _bootstrap(api: ApiServer, client: Client, config: ControlPlaneConfig) -> None:
     """Make the namespaces and the objects that are there from the start."""
     ensure_namespace(api, config.namespace, labels=METRICS_LABEL)
-    ensure_namespace(api, KFP_SERVICE[0])
+    ensure_namespace(api, KFP_SERVICE[0], labels=METRICS_LABEL)  # as Katib's own manifests do
     for manifest in config.bootstrap_manifests:
         try:
             await client.create(manifest)
