@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kubeloop.katib.suggestion.messages import (
     EarlyStoppingRule,
@@ -34,6 +35,10 @@ class EarlyStoppingService(ABC):
 
     An implementation keeps nothing between calls; what trials reported it reads where they report.
     """
+
+    blocks: ClassVar[bool] = False
+    """Whether calls may take seconds: then they belong on a thread, else on the caller's, where
+    the reports are read."""
 
     @abstractmethod
     def get_early_stopping_rules(

@@ -10,6 +10,13 @@ from kubeloop.katib.suggestion.service import (
     InvalidSettingsError,
     SearchExhaustedError,
     SuggestionService,
+    UnreachableError,
 )
 
-__all__ = ["ALGORITHMS", "InvalidSettingsError", "SearchExhaustedError", "SuggestionService"]
+__all__ = [
+    "ALGORITHMS",
+    "InvalidSettingsError",
+    "SearchExhaustedError",
+    "SuggestionService",
+    "UnreachableError",
+]

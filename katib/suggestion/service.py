@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, TransientError
 from kubeloop.katib.suggestion.messages import (
     GetSuggestionsReply,
     GetSuggestionsRequest,
@@ -25,6 +25,10 @@ class SearchExhaustedError(InvalidSettingsError):
         """Args: num_left: how many are left; asking for no more than these succeeds."""
         super().__init__(message)
         self.num_left = num_left
+
+
+class UnreachableError(TransientError):
+    """Nobody answers for the algorithm, or not in time."""
 
 
 class SuggestionService(ABC):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from kubeloop.errors import ApiError
+from kubeloop.errors import ApiError, InputError
 from kubeloop.katib.early_stopping import EARLY_STOPPING
 from kubeloop.katib.suggestion import ALGORITHMS
 from kubeloop.local.api.admission.base import Admission, ObjectReader
@@ -26,10 +26,16 @@ from kubeloop.local.api.refusals import (
     value_invalid,
     value_required,
 )
-from kubeloop.local.api.resources import EXPERIMENTS, NAMESPACES, Resource
+from kubeloop.local.api.resources import CONFIG_MAPS, EXPERIMENTS, NAMESPACES, Resource
 from kubeloop.local.client import Manifest
 from kubeloop.local.operators.conditions import conditions_of, is_condition_true
 from kubeloop.local.operators.katib.experiment_status import is_resumable
+from kubeloop.local.operators.katib.katib_config import (
+    CONFIG_NAME,
+    CONFIG_NAMESPACE,
+    Endpoints,
+    read_endpoints,
+)
 from kubeloop.local.operators.katib.terms import (
     FAILED,
     FROM_VOLUME,
@@ -153,8 +159,14 @@ class ExperimentAdmission(Admission):
             )
 
     def _find_rest(self, spec: Manifest) -> Iterable[FieldError]:
-        yield from _find_algorithm_faults(spec.get("algorithm"))
-        yield from _find_early_stopping_faults(spec.get("earlyStopping"))
+        config = self._read(CONFIG_MAPS, CONFIG_NAME, namespace=CONFIG_NAMESPACE)
+        try:
+            endpoints = read_endpoints(config)
+        except InputError as error:
+            yield value_invalid("spec.algorithm", spec.get("algorithm"), str(error))
+            return
+        yield from _find_algorithm_faults(spec.get("algorithm"), endpoints)
+        yield from _find_early_stopping_faults(spec.get("earlyStopping"), endpoints)
         if spec["resumePolicy"] not in (NEVER, LONG_RUNNING, FROM_VOLUME):
             yield value_invalid(
                 "spec.resumePolicy", spec["resumePolicy"], "invalid ResumePolicyType"
@@ -250,7 +262,9 @@ def _find_objective_faults(objective: Manifest | None) -> Iterator[FieldError]:
         )
 
 
-def _find_algorithm_faults(algorithm: Manifest | None) -> Iterator[FieldError]:
+def _find_algorithm_faults(
+    algorithm: Manifest | None, endpoints: Endpoints
+) -> Iterator[FieldError]:
     path = "spec.algorithm"
     if not algorithm:
         yield value_required(path, "must be specified")
@@ -258,28 +272,32 @@ def _find_algorithm_faults(algorithm: Manifest | None) -> Iterator[FieldError]:
     name = algorithm.get("algorithmName") or ""
     if not name:
         yield value_required(f"{path}.algorithmName", "must be specified")
-    if name not in ALGORITHMS:
+    known = {*ALGORITHMS, *endpoints.suggestions}
+    if name not in known:
         yield value_invalid(
             f"{path}.algorithmName",
             name,
             f"unable to get Suggestion config data for algorithm {name}: known are "
-            f"{', '.join(sorted(ALGORITHMS))}",
+            f"{', '.join(sorted(known))}",
         )
 
 
-def _find_early_stopping_faults(early_stopping: Manifest | None) -> Iterator[FieldError]:
+def _find_early_stopping_faults(
+    early_stopping: Manifest | None, endpoints: Endpoints
+) -> Iterator[FieldError]:
     path = "spec.earlyStopping"
     if early_stopping is None:
         return
     name = early_stopping.get("algorithmName") or ""
     if not name:
         yield value_required(f"{path}.algorithmName", "must be specified")
-    if name not in EARLY_STOPPING:
+    known = {*EARLY_STOPPING, *endpoints.early_stoppings}
+    if name not in known:
         yield value_invalid(
             f"{path}.algorithmName",
             name,
             f"unable to get EarlyStopping config data for algorithm {name}: known are "
-            f"{', '.join(sorted(EARLY_STOPPING))}",
+            f"{', '.join(sorted(known))}",
         )
 
 

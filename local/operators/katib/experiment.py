@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
 
-from kubeloop.errors import AlreadyExistsError, InputError, NotFoundError
+from kubeloop.errors import AlreadyExistsError, InputError, InvalidError, NotFoundError
 from kubeloop.local.api.resources import (
     CONFIG_MAPS,
     EXPERIMENTS,
@@ -172,6 +172,9 @@ class ExperimentReconciler(Reconciler):
                 await self._client.create(trial)
             except AlreadyExistsError:  # in deletion, or created by a pass that was cut short
                 continue
+            except InvalidError as error:  # such as a name that an algorithm made up
+                fail(draft, f"Experiment has failed because no trial can be created: {error}")
+                return
 
     async def _read_template(self, experiment: Manifest) -> str:
         template = experiment["spec"]["trialTemplate"]

@@ -1,7 +1,8 @@
 """Runs suggestions: asks the algorithm for as many assignments as the experiment requests.
 
-A cluster runs the algorithm as a Deployment; here it runs in this process, on a thread, so there is
-none, and DeploymentReady is True from the start. An algorithm that refuses fails the suggestion,
+A cluster runs the algorithm as a Deployment; here it runs in this process, on a thread, or answers
+at an endpoint of the user's. So there is none, and DeploymentReady says that the algorithm has
+answered. An algorithm that refuses fails the suggestion,
 also in the middle of a search, where Katib would ask again for ever. One that has nothing new left
 to suggest ends it, and with its last trial the experiment, as Katib's reasons provide for but its
 code never does.
@@ -11,20 +12,14 @@ Source: katib v0.19 `suggestion/suggestion_controller.go`, `suggestionclient/sug
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from kubeloop.errors import ConflictError, InputError, NotFoundError, PermanentError
-from kubeloop.katib.early_stopping import (
-    EARLY_STOPPING,
-    EarlyStoppingService,
-    GetEarlyStoppingRulesRequest,
-    ReadValues,
-)
-from kubeloop.katib.suggestion import ALGORITHMS, SearchExhaustedError, SuggestionService
+from kubeloop.katib.early_stopping import EARLY_STOPPING, EarlyStoppingService
+from kubeloop.katib.suggestion import ALGORITHMS, SearchExhaustedError, UnreachableError
 from kubeloop.katib.suggestion.manifests import parse_experiment, parse_trials
 from kubeloop.katib.suggestion.messages import (
     ComparisonType,
@@ -34,15 +29,27 @@ from kubeloop.katib.suggestion.messages import (
     GetSuggestionsRequest,
     ParameterAssignments,
     Trial,
-    ValidateAlgorithmSettingsRequest,
 )
-from kubeloop.local.api.resources import EXPERIMENTS, SUGGESTIONS, Resource
+from kubeloop.local.api.resources import CONFIG_MAPS, EXPERIMENTS, SUGGESTIONS, Resource
 from kubeloop.local.client import Client, Manifest
 from kubeloop.local.kubelet.pod_files import PodFiles
-from kubeloop.local.operators.conditions import Clock, utc_now
+from kubeloop.local.operators.conditions import FALSE, TRUE, Clock, utc_now
 from kubeloop.local.operators.controller import Reconciler, Request, Result
 from kubeloop.local.operators.events import record_event
+from kubeloop.local.operators.katib.algorithm_calls import (
+    AlgorithmCalls,
+    Algorithms,
+    EarlyStoppingAlgorithms,
+    find_remote_stopping,
+    find_remote_suggestion,
+)
 from kubeloop.local.operators.katib.drafts import StatusDraft
+from kubeloop.local.operators.katib.katib_config import (
+    CONFIG_NAME,
+    CONFIG_NAMESPACE,
+    Endpoints,
+    read_endpoints,
+)
 from kubeloop.local.operators.katib.observations import ObservationStore
 from kubeloop.local.operators.katib.suggestion_volumes import SuggestionVolumes
 from kubeloop.local.operators.katib.terms import (
@@ -58,9 +65,7 @@ from kubeloop.local.operators.pod_states import is_being_deleted
 _COMPONENT = "suggestion-controller"
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 8
-
-Algorithms = Mapping[str, Callable[[], SuggestionService]]
-EarlyStoppingAlgorithms = Mapping[str, Callable[[ReadValues], EarlyStoppingService]]
+_ABSENT_SECONDS = 1.0
 
 
 class SuggestionReconciler(Reconciler):
@@ -76,19 +81,22 @@ class SuggestionReconciler(Reconciler):
         files: PodFiles,
         algorithms: Algorithms = ALGORITHMS,
         early_stopping: EarlyStoppingAlgorithms = EARLY_STOPPING,
+        db_manager_address: str = "",
         clock: Clock = utc_now,
         random_source: random.Random | None = None,
     ) -> None:
         """Serve the algorithms of two registries.
 
-        Early stopping reads the `observations`; volumes of suggestions are among the `files`;
-        `random_source` makes the ends of trials' names.
+        Early stopping reads the `observations`, or asks for them at `db_manager_address` where it
+        answers at an endpoint; volumes of suggestions are among the `files`; `random_source` makes
+        the ends of trials' names.
         """
         self._client = client
         self._observations = observations
         self._volumes = SuggestionVolumes(client, files=files)
         self._algorithms = algorithms
         self._early_stopping = early_stopping
+        self._db_manager_address = db_manager_address
         self._clock = clock
         self._random = random_source or random.SystemRandom()
         self._trials = TrialLists(client, _parse_trial)
@@ -108,8 +116,8 @@ class SuggestionReconciler(Reconciler):
             self._trials.forget(request)
             return Result()
         draft.start(reason="SuggestionCreated", message="Suggestion is created")
-        draft.write(DEPLOYMENT_READY, reason="DeploymentReady", message="Deployment is ready")
         await self._volumes.create(stored)
+        result = Result()
         try:
             await self._advance(draft, experiment)
         except (InputError, PermanentError) as error:
@@ -118,10 +126,12 @@ class SuggestionReconciler(Reconciler):
             draft.write(FAILED, reason="SuggestionFailed", message=f"{refused}: {error}")
         except Exception as error:
             await self._report(stored, error)
-            raise
+            if draft.says(RUNNING) or not isinstance(error, UnreachableError):
+                raise
+            result = Result(requeue_after_seconds=_ABSENT_SECONDS)
         if draft.is_changed:
             await self._save(draft)
-        return Result()
+        return result
 
     async def _save(self, draft: StatusDraft) -> None:
         """Write the status, also if the experiment has meanwhile asked for more.
@@ -147,11 +157,9 @@ class SuggestionReconciler(Reconciler):
     async def _advance(self, draft: StatusDraft, experiment: Manifest) -> None:
         kept = draft.status.get("algorithmSettings") or []
         asked = parse_experiment(experiment, settings=kept)
-        service = self._algorithms[asked.spec.algorithm.algorithm_name]()
-        stopping = self._find_early_stopping(asked)
+        calls = await self._find_algorithms(asked)
         if not draft.says(RUNNING):
-            await _validate(asked, service, stopping)
-            draft.write(RUNNING, reason="SuggestionRunning", message="Suggestion is running")
+            await self._start(draft, asked, calls)
         total = draft.stored["spec"].get("requests") or 0
         missing = total - draft.status.get("suggestionCount", 0)
         if missing <= 0:
@@ -166,27 +174,57 @@ class SuggestionReconciler(Reconciler):
             total_request_number=total,
         )
         try:
-            reply = await _ask(service, request)
+            reply = await calls.suggest(request)
         except SearchExhaustedError as error:
             draft.finish(SUCCEEDED, reason=END_REACHED, message=f"Suggestion has ended: {error}")
             if error.num_left == 0:
                 return
-            reply = await _ask(
-                service,
+            reply = await calls.suggest(
                 replace(
                     request,
                     current_request_number=error.num_left,
                     total_request_number=total - missing + error.num_left,
                 ),
             )
+        rules = await calls.find_rules(asked, trials)
         await self._volumes.fill(draft.stored, reply.parameter_assignments)
-        self._store(draft, reply, rules=_find_rules(asked, trials, stopping))
+        self._store(draft, reply, rules=rules)
 
-    def _find_early_stopping(self, asked: Experiment) -> EarlyStoppingService | None:
+    async def _start(self, draft: StatusDraft, asked: Experiment, calls: AlgorithmCalls) -> None:
+        try:
+            await calls.validate(asked)
+        except UnreachableError:
+            _mark_ready(draft, is_ready=False)
+            raise
+        except (InputError, PermanentError):
+            _mark_ready(draft, is_ready=True)
+            raise
+        _mark_ready(draft, is_ready=True)
+        draft.write(RUNNING, reason="SuggestionRunning", message="Suggestion is running")
+
+    async def _find_algorithms(self, asked: Experiment) -> AlgorithmCalls:
+        try:
+            config = await self._client.get(CONFIG_MAPS, CONFIG_NAME, namespace=CONFIG_NAMESPACE)
+        except NotFoundError:
+            config = None
+        endpoints = read_endpoints(config)
+        name = asked.spec.algorithm.algorithm_name
+        remote = await find_remote_suggestion(endpoints, name)
+        return AlgorithmCalls(
+            suggestion=remote or self._algorithms[name](),
+            stopping=await self._find_early_stopping(asked, endpoints),
+        )
+
+    async def _find_early_stopping(
+        self, asked: Experiment, endpoints: Endpoints
+    ) -> EarlyStoppingService | None:
         if asked.spec.early_stopping is None:
             return None
-        make = self._early_stopping[asked.spec.early_stopping.algorithm_name]
-        return make(self._read_values)
+        name = asked.spec.early_stopping.algorithm_name
+        remote = await find_remote_stopping(
+            endpoints, name, db_manager_address=self._db_manager_address
+        )
+        return remote or self._early_stopping[name](self._read_values)
 
     def _read_values(self, trial_name: str, metric_name: str, limit: int) -> Sequence[str]:
         logs = self._observations.read(trial_name, metric_name=metric_name, limit=limit)
@@ -203,6 +241,9 @@ class SuggestionReconciler(Reconciler):
             *(draft.status.get("suggestions") or []),
             *(self._render(draft, entry, rules) for entry in reply.parameter_assignments),
         ]
+        names = [entry["name"] for entry in suggestions]
+        if len(set(names)) < len(names):
+            raise PermanentError("The response contains unexpected trials: a name comes twice")
         draft.status["suggestions"] = suggestions
         draft.status["suggestionCount"] = len(suggestions)
         if reply.algorithm is not None:
@@ -253,49 +294,15 @@ class SuggestionReconciler(Reconciler):
         )
 
 
+def _mark_ready(draft: StatusDraft, *, is_ready: bool) -> None:
+    draft.write(
+        DEPLOYMENT_READY,
+        reason="DeploymentReady" if is_ready else "DeploymentNotReady",
+        message=f"Deployment is {'ready' if is_ready else 'not ready'}",
+        status=TRUE if is_ready else FALSE,
+    )
+
+
 def _parse_trial(trial: Manifest) -> Trial | None:
     """A trial as algorithms see it; None for one that they cannot learn from."""
     return next(iter(parse_trials((trial,))), None)
-
-
-async def _validate(
-    asked: Experiment, service: SuggestionService, stopping: EarlyStoppingService | None
-) -> None:
-    """Have the algorithms check their settings.
-
-    Raises:
-        PermanentError: They refuse, or cannot even say so; Katib gives up at either.
-    """
-    request = ValidateAlgorithmSettingsRequest(experiment=asked)
-    try:
-        await asyncio.to_thread(service.validate_algorithm_settings, request)
-        if stopping is not None and asked.spec.early_stopping is not None:
-            stopping.validate_early_stopping_settings(asked.spec.early_stopping)
-    except InputError:
-        raise
-    except Exception as error:
-        raise PermanentError(f"{type(error).__name__}: {error}") from error
-
-
-async def _ask(service: SuggestionService, request: GetSuggestionsRequest) -> GetSuggestionsReply:
-    """Get just as many assignments as are asked for.
-
-    Raises:
-        PermanentError: They are more or fewer.
-    """
-    reply = await asyncio.to_thread(service.get_suggestions, request)
-    if len(reply.parameter_assignments) != request.current_request_number:
-        raise PermanentError(
-            f"The response contains unexpected trials: {request.current_request_number} were "
-            f"asked for, not {len(reply.parameter_assignments)}"
-        )
-    return reply
-
-
-def _find_rules(
-    asked: Experiment, trials: tuple[Trial, ...], stopping: EarlyStoppingService | None
-) -> tuple[EarlyStoppingRule, ...]:
-    if stopping is None:
-        return ()
-    request = GetEarlyStoppingRulesRequest(experiment=asked, trials=trials)
-    return stopping.get_early_stopping_rules(request)
