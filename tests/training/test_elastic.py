@@ -1,4 +1,4 @@
-"""Elastic jobs on the embedded operator: workers come and go, and the training goes on."""
+"""Jobs on the embedded operator whose workers come and go: the training goes on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kubeloop.local.client import Client
 from kubeloop.local.operators.conditions import conditions_of, is_condition_true
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
 from kubeloop.testing.plane import small_plane
+from kubeloop.testing.tiny_image_program import main
 from kubeloop.testing.waiting import wait_until
 from kubeloop.training.jobs import ElasticConfig, PyTorchJobBuilder, TrainingJobConfig
 from kubeloop.training.launch import choose_exit_code
@@ -32,14 +33,34 @@ async def read_logs(client: Client) -> str:
     return "\n".join([await client.read_log(name, namespace="default") for name in started])
 
 
-def wait_for(condition: Callable[[], Awaitable[bool]]) -> Awaitable[None]:
-    return wait_until(condition, timeout_seconds=TIMEOUT_SECONDS)
-
-
 async def scale(client: Client, num_workers: int) -> None:
     job = await client.get(PYTORCH_JOBS, "elastic", namespace="default")
     job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = num_workers
     await client.replace(job)
+
+
+async def prints(client: Client, text: str) -> None:
+    async def has_printed() -> bool:
+        return text in await read_logs(client)
+
+    await wait_until(has_printed, timeout_seconds=TIMEOUT_SECONDS)
+
+
+async def succeeds(client: Client, name: str) -> None:
+    async def has_succeeded() -> bool:
+        job = await client.get(PYTORCH_JOBS, name, namespace="default")
+        assert not is_condition_true(conditions_of(job), "Failed"), await read_logs(client)
+        return is_condition_true(conditions_of(job), "Succeeded")
+
+    await wait_until(has_succeeded, timeout_seconds=TIMEOUT_SECONDS)
+
+
+def play(state: Path, scenario: Callable[[Client], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with small_plane(state, PyTorchJobReconciler) as client:
+            await scenario(client)
+
+    asyncio.run(run())
 
 
 @pytest.mark.soak
@@ -59,29 +80,47 @@ def test_an_elastic_job_loses_and_gains_a_worker(commit: Commit, tmp_path: Path)
 
     async def scenario(client: Client) -> None:
         await client.create(PyTorchJobBuilder().render(config))
-
-        async def prints(text: str) -> bool:
-            return text in await read_logs(client)
-
-        await wait_for(lambda: prints("epoch=2 "))
+        await prints(client, "epoch=2 ")
         await scale(client, 1)
-        await wait_for(lambda: prints("processes: 1."))
+        await prints(client, "processes: 1.")
         await scale(client, 2)
-        await wait_for(lambda: prints("processes: 2."))
+        await prints(client, "processes: 2.")
+        await succeeds(client, "elastic")
 
-        async def has_succeeded() -> bool:
-            job = await client.get(PYTORCH_JOBS, "elastic", namespace="default")
-            assert not is_condition_true(conditions_of(job), "Failed"), await read_logs(client)
-            return is_condition_true(conditions_of(job), "Succeeded")
-
-        await wait_for(has_succeeded)
-
-    async def run() -> None:
-        async with small_plane(tmp_path / "state", PyTorchJobReconciler) as client:
-            await scenario(client)
-
-    asyncio.run(run())
+    play(tmp_path / "state", scenario)
     assert open_package(tmp_path / "model").manifest.metrics["val_accuracy"] == 1.0
+
+
+@pytest.mark.soak
+def test_a_job_killed_again_and_again_ends_as_an_unbroken_one(
+    commit: Commit, tmp_path: Path
+) -> None:
+    hyperparameters = {"epochs": 30, "batch_size": 7, "checkpoint_seconds": 0.0}
+    config = TrainingJobConfig(
+        name="killed",
+        command=("python", "-u", "-m", "kubeloop.testing.tiny_image_program"),
+        dataset_uri=commit.uri,
+        model_uri=str(tmp_path / "model"),
+        checkpoint_uri=str(tmp_path / "checkpoints"),
+        hyperparameters=hyperparameters,
+        env_secrets=(),
+    )
+
+    async def scenario(client: Client) -> None:
+        await client.create(PyTorchJobBuilder().render(config))
+        for epoch in (3, 8, 15):
+            await prints(client, f"epoch={epoch} ")
+            await client.delete(
+                PODS, "killed-master-0", namespace="default", grace_period_seconds=0
+            )
+        await succeeds(client, "killed")
+        assert "Resuming from the checkpoint" in await read_logs(client)
+
+    play(tmp_path / "state", scenario)
+    whole = tmp_path / "whole"
+    values = [part for name, value in hyperparameters.items() for part in (f"--{name}", str(value))]
+    assert main(["--dataset", commit.uri, "--model", str(whole), *values]) == 0
+    assert (whole / "model.pt2").read_bytes() == (tmp_path / "model" / "model.pt2").read_bytes()
 
 
 def test_torchrun_ends_as_the_process_that_matters() -> None:
