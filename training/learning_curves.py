@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ Lines = Sequence[Mapping[str, float]]
 """What each metric line of a run said, in order."""
 
 _NOT_CURVES = frozenset({"epoch", "best_epoch", "eta_seconds"})
+_MAX_TICKS = 15
 _SPEEDS = frozenset({"examples_per_second"})
 
 
@@ -63,7 +65,7 @@ def _draw(epochs: Lines, names: Sequence[str], best_epoch: float | None) -> dict
             annotation_position="bottom right",
         )
     figure.update_layout(
-        xaxis_title="epoch",
+        xaxis={"title": "epoch", "tick0": 0, "dtick": math.ceil(len(epochs) / _MAX_TICKS)},
         yaxis_title=names[0] if len(names) == 1 else None,
         showlegend=True,
         hovermode="x unified",
