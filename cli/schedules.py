@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -25,6 +25,10 @@ from kubeloop.cli.options import (
     print_json,
 )
 from kubeloop.errors import InputError
+
+if TYPE_CHECKING:
+    from kubeloop.pipelines.packages import PipelinePackage
+    from kubeloop.pipelines.schedules import UploadedPipeline
 
 SchedulesArgument = Annotated[
     list[str],
@@ -98,8 +102,18 @@ def list_(
 
 
 def create(
-    file: Annotated[Path, typer.Argument(help="A compiled pipeline (YAML).", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="A compiled pipeline (YAML).", show_default=False)
+    ] = None,
     *,
+    pipeline: Annotated[
+        str,
+        typer.Option(
+            help="Instead of a file: an uploaded pipeline; each run takes its newest version.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = "",
     cron: Annotated[
         str,
         typer.Option(
@@ -137,7 +151,7 @@ def create(
     context: ContextOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Run a compiled pipeline by cron expression or interval, while the control plane is up.
+    """Run a pipeline by cron expression or interval, while the control plane is up.
 
     Text parameters may hold [[ScheduledTime]], [[CurrentTime]], [[Index]] and [[RunUUID]].
 
@@ -147,13 +161,21 @@ def create(
         kubeloop schedules create pipeline.yaml --every 1h --no-catch-up
 
         kubeloop schedules create pipeline.yaml --cron @daily -p "day=[[ScheduledTime.2006-01-02]]"
+
+        kubeloop schedules create --pipeline training --cron @daily
     """
     from kubeloop.pipelines.packages import read_package
-    from kubeloop.pipelines.schedules import ScheduleConfig, parse_interval, schedule
+    from kubeloop.pipelines.schedules import (
+        ScheduleConfig,
+        find_pipeline,
+        parse_interval,
+        schedule,
+    )
 
-    package = read_package(file)
-    values = read_parameters(parameter, package, is_here=not context)
-    refuse_faults(package, values)
+    if (file is None) == (not pipeline):
+        raise InputError("Give a compiled pipeline, or an uploaded one with --pipeline NAME.")
+    if pipeline and cache is not None:
+        raise InputError("--cache and --no-cache go with a file; an uploaded pipeline says itself.")
     config = ScheduleConfig(
         cron=cron,
         every_seconds=parse_interval(every) if every else 0,
@@ -163,9 +185,18 @@ def create(
         catch_up=catch_up,
         enabled=enabled,
     )
+    session = Session.open(state, context=context)
+    source: PipelinePackage | UploadedPipeline
+    if file is None:
+        source = find_pipeline(session.connect_pipelines(), pipeline)
+        package = source.package
+    else:
+        source = package = read_package(file)
+    values = read_parameters(parameter, package, is_here=not context)
+    refuse_faults(package, values)
     identifier = schedule(
-        Session.open(state, context=context).connect_pipelines(),
-        package,
+        session.connect_pipelines(),
+        source,
         config=config,
         parameters=values,
         name=name,

@@ -1,4 +1,4 @@
-"""Recurring runs of compiled pipelines, through the official KFP client.
+"""Recurring runs of pipelines, through the official KFP client.
 
 The same calls reach the embedded plane and a cluster. Cron expressions are KFP's: they start with
 seconds, and their times are the server's, which is UTC unless a cluster says otherwise.
@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from kubeloop.errors import InputError
@@ -81,9 +82,49 @@ class Schedule:
     """Why the run that is due cannot start."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedPipeline:
+    """A pipeline that the API keeps in versions; a schedule of it runs the newest each time."""
+
+    pipeline_id: str
+    name: str
+    package: PipelinePackage
+    """Its newest version as it is now."""
+
+
+def find_pipeline(client: KfpClient, name: str) -> UploadedPipeline:
+    """The uploaded pipeline of this name, with its newest version.
+
+    Raises:
+        InputError: There is none, or it has no version.
+    """
+    with _calling(f"find pipeline {name}"):
+        pipeline_id = client.get_pipeline_id(name)
+    if pipeline_id is None:
+        msg = (
+            f"No pipeline {name!r} has been uploaded; upload one with kfp.Client().upload_pipeline,"
+            " and its next versions with upload_pipeline_version."
+        )
+        raise InputError(msg)
+    with _calling(f"read pipeline {name}"):
+        page = client.list_pipeline_versions(
+            pipeline_id=pipeline_id, page_size=1, sort_by="created_at desc"
+        )
+    versions = page.pipeline_versions or []
+    if not versions:
+        raise InputError(f"Pipeline {name!r} has no version; upload one.")
+    documents = dict(versions[0].pipeline_spec)
+    package = PipelinePackage(
+        path=Path(name),
+        spec=documents.get("pipeline_spec", documents),
+        platform_spec=documents.get("platform_spec") or {},
+    )
+    return UploadedPipeline(pipeline_id=pipeline_id, name=name, package=package)
+
+
 def schedule(
     client: KfpClient,
-    package: PipelinePackage,
+    pipeline: PipelinePackage | UploadedPipeline,
     *,
     config: ScheduleConfig,
     parameters: Mapping[str, Any],
@@ -92,18 +133,19 @@ def schedule(
     pipeline_root: str = "",
     enable_caching: bool | None = None,
 ) -> str:
-    """Create a recurring run of a compiled pipeline.
+    """Create a recurring run of a pipeline.
 
     Args:
         client: From `connect`.
-        package: What to run; it is kept as it is now.
+        pipeline: What to run: a compiled pipeline as it is now, or the version of an uploaded one
+            that is the newest when a run starts.
         config: When.
         parameters: Pipeline parameters; texts may hold `[[ScheduledTime]]`, `[[Index]]` and the
             like.
         name: Display name; empty: the pipeline's.
         experiment: KFP experiment, made when missing.
         pipeline_root: Where artifacts go; empty: the server's default.
-        enable_caching: Overrides what the tasks say.
+        enable_caching: Overrides what the tasks of a compiled pipeline say.
 
     Returns:
         The recurring run's id.
@@ -111,10 +153,16 @@ def schedule(
     Raises:
         InputError: The API refused the pipeline, its parameters or the schedule.
     """
-    with _calling(f"schedule {package.path}"):
+    what: dict[str, str]
+    if isinstance(pipeline, UploadedPipeline):
+        # NB: to the API no version means the newest; the client demands that one is given.
+        what = {"pipeline_id": pipeline.pipeline_id, "version_id": ""}
+    else:
+        what = {"pipeline_package_path": str(pipeline.path)}
+    with _calling(f"schedule {name or pipeline.name}"):
         made = client.create_recurring_run(
             experiment_id=client.create_experiment(experiment).experiment_id,
-            job_name=name or package.name,
+            job_name=name or pipeline.name,
             start_time=_render_time(config.start),
             end_time=_render_time(config.end),
             interval_second=config.every_seconds or None,
@@ -122,7 +170,7 @@ def schedule(
             max_concurrency=config.max_concurrency,
             no_catchup=not config.catch_up,
             params=dict(parameters),
-            pipeline_package_path=str(package.path),
+            **what,
             pipeline_root=pipeline_root or None,
             enable_caching=enable_caching,
             enabled=config.enabled,

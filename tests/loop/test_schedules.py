@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from kfp import compiler, dsl
 
+from kubeloop.local.state import StateFolder
+from kubeloop.pipelines.runs import connect
 from kubeloop.testing.command_line import CommandLine, Outcome, wait_for
 
 pytestmark = pytest.mark.loop
@@ -45,15 +47,21 @@ class Schedules:
         listed: list[dict[str, Any]] = self.run("--output", "json").json
         return listed
 
+    def connect(self) -> Any:  # Any: kfp.Client
+        """KFP's client."""
+        endpoints = StateFolder(self.command.state).read_endpoints()
+        assert endpoints is not None
+        return connect(host=endpoints.kfp_url, token=endpoints.token)
+
     def texts(self) -> list[str]:
         """What the runs were told to print."""
         runs = self.command.call("runs", "--output", "json").json
         return sorted(run["parameters"]["text"] for run in runs)
 
 
-@pytest.fixture
-def schedules(tmp_path: Path) -> Iterator[Schedules]:
-    running = Schedules(tmp_path)
+@pytest.fixture(scope="module")
+def schedules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schedules]:
+    running = Schedules(tmp_path_factory.mktemp("schedules"))
     running.command.up()
     yield running
     running.command.down()
@@ -84,3 +92,22 @@ def test_schedules_are_made_listed_stopped_and_deleted(schedules: Schedules) -> 
     assert "enabled" in schedules.run("enable", listed["schedule_id"][:8]).out
     assert "deleted" in schedules.run("delete", "daily").out
     assert schedules.listed() == []
+
+
+def test_a_schedule_follows_the_newest_version_of_an_uploaded_pipeline(
+    schedules: Schedules,
+) -> None:
+    create = ("create", "--pipeline", "greeting", "--every", "1h", "--disabled", "-o", "json")
+    unknown = schedules.run(*create)
+    client = schedules.connect()
+    uploaded = client.upload_pipeline(schedules.package, pipeline_name="greeting")
+    wrong = schedules.run(*create, "-p", "word=hello")
+
+    made = schedules.run(*create, "-p", "text=hello")
+
+    kept = client.get_recurring_run(made.json["schedule_id"]).pipeline_version_reference
+    assert (kept.pipeline_id, kept.pipeline_version_id) == (uploaded.pipeline_id, None)
+    assert (unknown.code, wrong.code) == (2, 2)
+    assert "No pipeline 'greeting' has been uploaded" in unknown.err
+    assert "Parameter 'word'" in wrong.err
+    assert schedules.run("delete", "greeting").code == 0
