@@ -97,7 +97,8 @@ def test_a_lost_worker_asks_for_a_restart_and_any_number_of_workers_resumes(
     epochs += read_losses(alone.output)
     workers = start_two_workers(torch_machine, *arguments)
     workers[0].wait_for(f"epoch={epochs[-1] + 2:.0f} ")
-    assert [worker.end(signal.SIGKILL) for worker in workers] == [137, 137]
+    for worker in workers:
+        worker.end(signal.SIGKILL)
 
     epochs += read_losses(workers[0].output)
     assert sorted(set(epochs)) == [*range(1, len(set(epochs)) + 1)]

@@ -54,7 +54,12 @@ def test_a_plain_script_leaves_a_package_that_is_scored_and_served(
     assert "epoch=30 train_loss=" in output
     manifest = open_package(Path(model)).manifest
     assert manifest.labels == ("bottom", "middle", "top")
-    assert manifest.preprocessing == {"kind": "image", "channels": 1, "image_size": 16}
+    assert manifest.preprocessing == {
+        "kind": "image",
+        "channels": 1,
+        "image_size": 16,
+        "reduces": False,
+    }
     assert manifest.inputs[0].shape == (-1, -1, -1, 1)
     assert manifest.hyperparameters == {"learning_rate": "0.02", "hidden": "32"}
     assert manifest.provenance["code_uri"] == uri
