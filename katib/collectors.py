@@ -82,7 +82,14 @@ MetricsCollector = StdOut | File | TensorFlowEvents | Push
 
 
 def build_collector(collector: MetricsCollector) -> V1beta1MetricsCollectorSpec:
-    """Katib's collector."""
+    """Katib's collector.
+
+    Raises:
+        InputError: It is none.
+    """
+    if type(collector) not in _KINDS:
+        names = ", ".join(kind.__name__ for kind in _KINDS)
+        raise InputError(f"collector must be one of {names}, not {collector!r}.")
     source = V1beta1SourceSpec()
     if isinstance(collector, StdOut | File) and collector.metrics_format:
         source.filter = V1beta1FilterSpec(metrics_format=list(collector.metrics_format))
@@ -112,6 +119,10 @@ def _check_path(path: str) -> None:
 
 
 def _check_expressions(expressions: tuple[str, ...]) -> None:
+    if not isinstance(expressions, list | tuple):
+        raise InputError(
+            f"collector.metrics_format must be a list of expressions, not {expressions!r}."
+        )
     for expression in expressions:
         try:
             num_groups = re.compile(expression).groups

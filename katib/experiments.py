@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -33,14 +32,13 @@ from kubernetes.client import ApiClient, V1ObjectMeta
 from kubeloop.errors import InputError
 from kubeloop.katib.architectures import ASSIGNED_NAMES, ArchitectureSpace, build_nas_config
 from kubeloop.katib.collectors import MetricsCollector, Push, StdOut, build_collector
-from kubeloop.katib.search_space import (
-    Categorical,
-    Discrete,
-    Float,
-    Int,
-    SearchSpace,
-    build_parameters,
+from kubeloop.katib.experiment_checks import (
+    check_budget,
+    check_conditions,
+    check_objective,
+    check_search_space,
 )
+from kubeloop.katib.search_space import Categorical, SearchSpace, build_parameters
 from kubeloop.katib.suggestion import ALGORITHMS
 from kubeloop.katib.suggestion.early_stopping import EARLY_STOPPING, parse_early_stopping
 from kubeloop.katib.suggestion.manifests import parse_experiment
@@ -79,6 +77,10 @@ class MetricStrategy(StrEnum):
     MAX = "max"
     LATEST = "latest"
 
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise InputError(f"objective.strategies must be one of {', '.join(cls)}, not {value!r}.")
+
 
 class ResumePolicy(StrEnum):
     """Whether a finished experiment may be given more trials."""
@@ -109,17 +111,15 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         """Refuse what Katib would refuse."""
-        if not self.metric:
-            raise InputError("objective.metric must name a metric that the program prints.")
-        if self.metric in self.additional_metrics:
-            raise InputError(
-                f"objective.additional_metrics must not repeat the objective {self.metric!r}."
-            )
-        if self.goal is not None and not math.isfinite(self.goal):
-            raise InputError(f"objective.goal must be finite, not {self.goal!r}.")
-        for name in self.strategies:
-            if name not in (self.metric, *self.additional_metrics):
-                raise InputError(f"objective.strategies names {name!r}, which is not recorded.")
+        check_objective(
+            self.metric,
+            additional_metrics=self.additional_metrics,
+            goal=self.goal,
+            strategies=self.strategies,
+        )
+        strategies = {name: MetricStrategy(value) for name, value in self.strategies.items()}
+        object.__setattr__(self, "type", ObjectiveType(self.type))
+        object.__setattr__(self, "strategies", MappingProxyType(strategies))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +152,8 @@ class ExperimentConfig:
         default_factory=lambda: _NO_SETTINGS
     )
     """Settings of the early stopping algorithm, such as `start_step`."""
-    max_trial_count: int = 12
-    """Trials in all."""
+    max_trial_count: int | None = 12
+    """Trials in all; None: until the goal is reached, or the search has no more to suggest."""
     parallel_trial_count: int = 2
     """Trials at a time."""
     max_failed_trial_count: int | None = None
@@ -183,9 +183,18 @@ class ExperimentConfig:
                 f"name must be at most {_MAX_NAME_LENGTH} lower-case letters, digits and '-', "
                 f"starting with a letter, not {self.name!r}."
             )
-        _check_budget(self)
+        check_budget(
+            max_trial_count=self.max_trial_count,
+            parallel_trial_count=self.parallel_trial_count,
+            max_failed_trial_count=self.max_failed_trial_count,
+        )
+        object.__setattr__(self, "resume_policy", ResumePolicy(self.resume_policy))
+        if not isinstance(self.objective, ObjectiveConfig):
+            raise InputError(f"objective must be an ObjectiveConfig, not {self.objective!r}.")
+        if not self.algorithm:
+            raise InputError("algorithm must name an algorithm of Katib's, such as 'tpe'.")
         if self.architectures is None:
-            _check_search_space(self.search_space)
+            check_search_space(self.search_space)
         elif self.search_space:
             raise InputError("search_space must be empty where architectures is given.")
         elif self.algorithm not in ASSIGNED_NAMES:
@@ -231,39 +240,9 @@ def build_experiment(config: ExperimentConfig) -> V1beta1Experiment:
 
 
 def _count_tolerated(config: ExperimentConfig) -> int:
-    if config.max_failed_trial_count is None:
-        return min(_MAX_FAILED_TRIALS, config.max_trial_count)
-    return config.max_failed_trial_count
-
-
-def _check_budget(config: ExperimentConfig) -> None:
-    for name, count, least in (
-        ("max_trial_count", config.max_trial_count, 1),
-        ("parallel_trial_count", config.parallel_trial_count, 1),
-        ("max_failed_trial_count", config.max_failed_trial_count, 0),
-    ):
-        if count is None:
-            continue
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise InputError(f"{name} must be an integer of at least {least}, not {count!r}.")
-        if count > config.max_trial_count:
-            raise InputError(
-                f"{name} must not be above max_trial_count; {count} is above "
-                f"{config.max_trial_count}."
-            )
-
-
-def _check_search_space(space: SearchSpace) -> None:
-    if not space:
-        raise InputError("search_space must have at least one parameter.")
-    for name, parameter in space.items():
-        if not name or set(name) & set("{}$ "):
-            raise InputError(f"search_space has a parameter named {name!r}, which Katib refuses.")
-        if not isinstance(parameter, Float | Int | Categorical | Discrete):
-            raise InputError(
-                f"search_space.{name} must be a Float, Int, Categorical or Discrete, "
-                f"not {parameter!r}."
-            )
+    if config.max_failed_trial_count is not None:
+        return config.max_failed_trial_count
+    return min(_MAX_FAILED_TRIALS, config.max_trial_count or _MAX_FAILED_TRIALS)
 
 
 def _check_algorithm(experiment: V1beta1Experiment) -> None:
@@ -326,7 +305,12 @@ def _build_early_stopping(config: ExperimentConfig) -> V1beta1EarlyStoppingSpec 
 def _build_template(config: ExperimentConfig) -> V1beta1TrialTemplate:
     names = ASSIGNED_NAMES[config.algorithm] if config.architectures else config.search_space
     template = build_trial_spec(config.job, names)
-    container = config.primary_container or find_primary_container(template)
+    container = find_primary_container(template, wanted=config.primary_container)
+    check_conditions(
+        template["kind"],
+        success_condition=config.success_condition,
+        failure_condition=config.failure_condition,
+    )
     if not isinstance(config.collector, Push):
         texts = names if config.architectures else _find_texts(config.search_space)
         quote_for_shell(template, container=container, texts=texts)

@@ -79,20 +79,27 @@ def build_trial_parameters(
     return parameters
 
 
-def find_primary_container(template: Manifest) -> str:
+def find_primary_container(template: Manifest, *, wanted: str = "") -> str:
     """The container whose output holds the metrics.
 
+    Args:
+        template: The template.
+        wanted: Its name; empty: the only one, or the usual of the kind.
+
     Raises:
-        InputError: There are several, and which one is not clear.
+        InputError: There is none of that name, or which one is not clear.
     """
     names = sorted({str(container.get("name")) for container in _find_containers(template)})
+    if wanted in names:
+        return wanted
     usual = _DEFAULT_CONTAINERS.get(str(template.get("kind")))
-    if usual in names:
+    if usual in names and not wanted:
         return str(usual)
-    if len(names) != 1:
+    if len(names) != 1 or wanted:
         raise InputError(
-            f"primary_container must name the container that prints the metrics; the trial's job "
-            f"has {', '.join(names) or 'none'}."
+            f"primary_container must name the container that prints the metrics"
+            f"{f', not {wanted!r}' if wanted else ''}; the trial's job has "
+            f"{', '.join(names) or 'none'}."
         )
     return names[0]
 
@@ -141,11 +148,12 @@ def render(job: object) -> Manifest:
         from kubernetes.client import ApiClient
 
         manifest = ApiClient().sanitize_for_serialization(job)
-    if not isinstance(manifest, dict) or not manifest.get("kind"):
+    is_object = isinstance(manifest, dict) and manifest.get("kind") and manifest.get("apiVersion")
+    if not is_object:
         raise InputError(
             f"job must be a Kubernetes object, as a manifest or a typed model, not {job!r}."
         )
-    return manifest
+    return dict(manifest)
 
 
 def _find_containers(node: object) -> Iterator[Manifest]:

@@ -233,7 +233,10 @@ def _configure(config: TuningConfig, models: TrialModels, *, client: Client) -> 
             labels=labels,
             search_space=space,
             algorithm=config.algorithm,
-            fixed=[str(config.algorithm_settings.get("resource_name", ""))],
+            # A grid is tried as a whole.
+            fixed=list(space)
+            if config.algorithm == "grid"
+            else [str(config.algorithm_settings.get("resource_name", ""))],
         )
     job = replace(
         config.job,

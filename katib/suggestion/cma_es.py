@@ -6,8 +6,7 @@ So parallel trials waste nothing, and a restart changes nothing.
 
 Source: Katib's `cmaes` (goptuna), pkg/suggestion/v1beta1/goptuna; Hansen, The CMA Evolution
 Strategy: A Tutorial, 2016; Auger and Hansen, A Restart CMA Evolution Strategy With Increasing
-Population Size, 2005; Hansen, Benchmarking a BI-Population CMA-ES, 2009; Nomura et al., Warm
-Starting CMA-ES for Hyperparameter Optimization, 2021.
+Population Size, 2005; Hansen, Benchmarking a BI-Population CMA-ES, 2009.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kubeloop.katib.suggestion.earlier import WARM_START
 from kubeloop.katib.suggestion.messages import ParameterType
@@ -27,15 +26,11 @@ from kubeloop.katib.suggestion.space_search import Problem, SpaceSearch
 from kubeloop.katib.suggestion.trials import Point, by_completion, find_points
 
 if TYPE_CHECKING:
-    import numpy as np
     from cmaes import CMA
-    from numpy.typing import NDArray
 
 _LEAST_NUMBERS = 2
 _GROWTH = 2  # of the population, with every restart
 _DEFAULT_SIGMA = 1 / 6
-_GOOD_SHARE = 0.1  # of earlier trials, by whose spread the search begins
-_LEAST_GOOD = 3
 _NUMBERS = (ParameterType.DOUBLE, ParameterType.INT)
 
 
@@ -74,7 +69,7 @@ class CmaEsSearch(SpaceSearch):
         searched = [
             d for d, kind in zip(problem.dimensions, kinds, strict=True) if kind in _NUMBERS
         ]
-        points = by_completion(find_points(problem.dimensions, problem.trials))
+        points = by_completion(find_points(problem.dimensions, (*problem.earlier, *problem.trials)))
         strategy = _replay(problem, searched, points)
         for number in numbers:
             generator = make_generator(problem.settings.seed, number)
@@ -89,18 +84,12 @@ class CmaEsSearch(SpaceSearch):
 def _replay(problem: Problem, searched: Sequence[Dimension], points: Iterable[Point]) -> CMA:
     """The strategy after all generations that are complete."""
     restarts = _Restarts(problem, len(searched))
+    strategy, generation = restarts.start(), []
     indices = [problem.dimensions.index(dimension) for dimension in searched]
-
-    def place(point: Point) -> tuple[list[float], float]:
-        assert point.loss is not None
-        texts = [point.texts[index] for index in indices]
-        position = [d.to_unit(text) for d, text in zip(searched, texts, strict=True)]
-        return position, point.loss
-
-    earlier = find_points(problem.dimensions, problem.earlier)
-    strategy, generation = restarts.start([place(point) for point in earlier]), []
     for point in points:
-        generation.append(place(point))
+        assert point.loss is not None
+        position = [problem.dimensions[index].to_unit(point.texts[index]) for index in indices]
+        generation.append((position, point.loss))
         if len(generation) < strategy.population_size:
             continue
         strategy = restarts.tell(strategy, generation)
@@ -120,17 +109,8 @@ class _Restarts:
         self._is_small = False
         self._spent = {False: 0, True: 0}  # evaluations, by whether the population is small
 
-    def start(self, earlier: Sequence[tuple[Sequence[float], float]]) -> CMA:
-        """The first strategy, where earlier trials were good if there are enough of them."""
-        import numpy as np
-
-        if len(earlier) < _LEAST_GOOD:
-            return self._build(size=self._default_size, mean=[0.5] * self._num_dimensions)
-        mean, sigma, covariance = _import_cmaes().get_warm_start_mgd(
-            [(np.asarray(position), loss) for position, loss in earlier],
-            gamma=max(_GOOD_SHARE, _LEAST_GOOD / len(earlier)),
-        )
-        return self._build(size=self._default_size, mean=mean, sigma=sigma, covariance=covariance)
+    def start(self) -> CMA:
+        return self._build(size=self._default_size, mean=[0.5] * self._num_dimensions)
 
     def tell(self, strategy: CMA, generation: Sequence[tuple[Sequence[float], float]]) -> CMA:
         import numpy as np
@@ -152,28 +132,16 @@ class _Restarts:
         mean = [generator.random() for _ in range(self._num_dimensions)]
         return self._build(size=max(size, self._default_size), mean=mean)
 
-    def _build(
-        self,
-        *,
-        size: int,
-        mean: Sequence[float],
-        sigma: float | None = None,
-        covariance: NDArray[np.float64] | None = None,
-    ) -> CMA:
+    def _build(self, *, size: int, mean: Sequence[float]) -> CMA:
         import numpy as np
 
-        return _import_cmaes().CMA(
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of scipy's versions
+            from cmaes import CMA
+        return CMA(
             mean=np.asarray(mean),
-            sigma=sigma or self._settings.number("sigma"),
+            sigma=self._settings.number("sigma"),
             bounds=np.array([[0.0, 1.0]] * self._num_dimensions),
             population_size=size,
-            cov=covariance,
             seed=0,
         )
-
-
-def _import_cmaes() -> Any:  # the module, which is typed in part
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of scipy's versions
-        import cmaes
-    return cmaes

@@ -33,6 +33,14 @@ from kubeloop.katib.search_space import (
 from kubeloop.katib.templates import TRIAL_NAME, placeholder
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 
+JOB = {"apiVersion": "batch/v1", "kind": "Job"}
+OF_SOME_KIND = {
+    "apiVersion": "example.org/v1",
+    "kind": "Experiment",
+    "spec": {
+        "containers": [{"name": "main", "image": "i", "args": ["--learning_rate", "1"]}],
+    },
+}
 HYPERPARAMETERS: dict[str, str | int | float] = {"learning_rate": 0.5, "epochs": 2}
 
 
@@ -350,16 +358,69 @@ def test_an_empty_search_space_is_refused() -> None:
             r"search_space\.momentum is not taken by the trial's job: pass --momentum VALUE",
         ),
         (
-            {"job": {"kind": "Job", "metadata": {"labels": {"x": "${trialParameters.y}"}}}},
+            {"job": {**JOB, "metadata": {"labels": {"x": "${trialParameters.y}"}}}},
             r"search_space\.learning_rate is not taken",
         ),
         ({"job": "job.yaml"}, "job must be a Kubernetes object"),
         ({"job": {}}, "job must be a Kubernetes object"),
+        ({"job": {"kind": "Job"}}, "job must be a Kubernetes object"),
+        ({"algorithm": ""}, "algorithm must name an algorithm of Katib's"),
+        (
+            {"resume_policy": "Always"},
+            "resume_policy must be one of Never, LongRunning",
+        ),
+        ({"search_space": [1]}, r"search_space must map names to parameters, not \[1\]"),
+        ({"objective": None}, "objective must be an ObjectiveConfig, not None"),
+        ({"collector": "StdOut"}, "collector must be one of StdOut, File, TensorFlowEvents, Push"),
+        (
+            {"primary_container": "main"},
+            "primary_container must name .* not 'main'; .* pytorch",
+        ),
+        (
+            {"job": OF_SOME_KIND},
+            "success_condition must be given, as Katib knows it of Job, .* and the trial's job is",
+        ),
+        (
+            {"job": OF_SOME_KIND, "success_condition": "status.done"},
+            "failure_condition must be given",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_field(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         build_experiment(configure(**changes))
+
+
+MINIMIZE: Any = "minimize"
+LATEST: Any = "latest"
+
+
+def test_words_do_for_what_katib_has_words_for() -> None:
+    objective = ObjectiveConfig(metric="loss", type=MINIMIZE, strategies={"loss": LATEST})
+    spec = render(objective=objective, resume_policy="LongRunning")["spec"]
+
+    assert spec["objective"]["type"] == "minimize"
+    assert spec["objective"]["metricStrategies"] == [{"name": "loss", "value": "latest"}]
+    assert spec["resumePolicy"] == "LongRunning"
+
+
+def test_a_search_may_be_without_an_end_but_its_goal() -> None:
+    spec = render(max_trial_count=None)["spec"]
+
+    assert "maxTrialCount" not in spec
+    assert (spec["parallelTrialCount"], spec["maxFailedTrialCount"]) == (2, 3)
+
+
+def test_a_job_of_any_kind_is_taken_with_its_conditions() -> None:
+    template = render(
+        job=OF_SOME_KIND, success_condition="status.done", failure_condition="status.failed"
+    )["spec"]["trialTemplate"]
+
+    assert template["primaryContainerName"] == "main"
+    assert (template["successCondition"], template["failureCondition"]) == (
+        "status.done",
+        "status.failed",
+    )
 
 
 def test_a_placeholder_of_nothing_that_is_searched_is_refused() -> None:
@@ -373,7 +434,7 @@ def test_which_container_prints_must_be_clear() -> None:
     containers = [
         {"name": name, "image": "i", "args": ["--learning_rate", "1"]} for name in ("a", "b")
     ]
-    job = {"kind": "Job", "spec": {"template": {"spec": {"containers": containers}}}}
+    job = {**JOB, "spec": {"template": {"spec": {"containers": containers}}}}
 
     with pytest.raises(InputError, match=r"primary_container must name .*job has a, b"):
         build_experiment(configure(job=job))
@@ -386,7 +447,12 @@ def test_which_container_prints_must_be_clear() -> None:
     [
         ({"metric": ""}, r"objective\.metric must name"),
         ({"additional_metrics": ("accuracy",)}, r"objective\.additional_metrics must not repeat"),
-        ({"goal": float("inf")}, r"objective\.goal must be finite"),
+        ({"goal": float("inf")}, r"objective\.goal must be a finite number"),
+        ({"goal": "0.9"}, r"objective\.goal must be a finite number, not '0\.9'"),
+        ({"additional_metrics": "loss"}, r"objective\.additional_metrics must be a list of names"),
+        ({"additional_metrics": ("",)}, r"objective\.additional_metrics must be names, and ''"),
+        ({"additional_metrics": ("a", "a")}, r"objective\.additional_metrics must differ"),
+        ({"strategies": {"accuracy": "mean"}}, r"objective\.strategies must be one of min, max"),
         (
             {"strategies": {"loss": MetricStrategy.MIN}},
             r"objective\.strategies names 'loss', which is not recorded",
