@@ -25,7 +25,7 @@ from kubeloop.datasets.kinds import KINDS, DatasetKind
 from kubeloop.datasets.leases import ingesting
 from kubeloop.datasets.packing import Packing, packers
 from kubeloop.datasets.scanning import Scan, Spool, deal, reject_unlabelled
-from kubeloop.datasets.shards.base import DIGEST, LABEL
+from kubeloop.datasets.shards.base import LABEL, list_digests
 from kubeloop.datasets.sources import Source, open_source
 from kubeloop.datasets.statistics import add_up
 from kubeloop.datasets.stores import ObjectStore, open_store
@@ -181,8 +181,8 @@ class Ingestion:
         """Copy the rows of the chosen examples; what is known is known of them alone."""
         chosen = Scan(self.config)
         for rows in spool.read():
-            columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
-            mask = [scan.sampler.chooses(*pair) for pair in zip(*columns, strict=True)]
+            pairs = zip(rows.column(LABEL).to_pylist(), list_digests(rows), strict=True)
+            mask = [scan.sampler.chooses(*pair) for pair in pairs]
             if any(mask):
                 part = rows.filter(mask)
                 chosen.add(part, self.kind)

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kubeloop.datasets.commits import Shard
 from kubeloop.datasets.kinds.base import DatasetKind
-from kubeloop.datasets.shards.base import DIGEST, LABEL, SIZE, ShardFormat, ShardWriter
+from kubeloop.datasets.shards.base import LABEL, SIZE, ShardFormat, ShardWriter, list_digests
 from kubeloop.datasets.sources.base import Source
 from kubeloop.datasets.stores import ObjectStore
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 _SMALLEST_TARGET = 64 << 10
 _SMALLEST_CUT_AT_LABEL = 16 << 10
@@ -57,29 +59,49 @@ class Cutter:
         self, digests: Sequence[bytes], sizes: Sequence[int], labels: Sequence[str]
     ) -> list[int]:
         """Return the rows before which a shard ends; the number of rows stands for the last."""
+        import numpy as np
+
+        places = np.frombuffer(b"".join(digests), ">u8")[::4]
+        num_bytes = np.asarray(sizes, np.int64) + self.row_bytes
+        changes = self._find_label_changes(labels)
         cuts: list[int] = []
-        target = self._target()
-        for row, (digest, num_bytes, label) in enumerate(zip(digests, sizes, labels, strict=True)):
-            changes_label = self.at_labels and label != self.label
-            if changes_label and self.in_shard >= _SMALLEST_CUT_AT_LABEL:
-                cuts.append(row)
-                target = self._start_shard()
-            self.label = label
-            size = num_bytes + self.row_bytes
-            self.in_shard += size
-            is_marked = (
-                self.in_shard * _SPREAD >= target
-                and int.from_bytes(digest[:8]) * target < size << 64
+        row = 0
+        while row < len(digests):
+            target = self._target()
+            added, held = num_bytes[row:], np.cumsum(num_bytes[row:]) + self.in_shard
+            is_full = held + added >= 2 * target
+            # NB: floats find all the marked rows and a few more; integers decide.
+            is_marked = (held * _SPREAD >= target) & (
+                places[row:].astype(float) * target <= added * (2.0**64 * (1 + 1e-9))
             )
-            if is_marked or self.in_shard >= 2 * target - size:
-                cuts.append(row + 1)
-                target = self._start_shard()
+            ends_label = changes[row:] & (held - added >= _SMALLEST_CUT_AT_LABEL)
+            for stop in np.flatnonzero(is_full | is_marked | ends_label).tolist():
+                place, size = int(places[row + stop]), int(added[stop])
+                if ends_label[stop]:
+                    self.in_shard, row = int(held[stop]) - size, row + stop
+                    break
+                if is_full[stop] or place * target < size << 64:
+                    self.in_shard, row = int(held[stop]), row + stop + 1
+                    break
+            else:
+                self.in_shard = int(held[-1])
+                break
+            cuts.append(row)
+            self._start_shard()
         return cuts
 
-    def _start_shard(self) -> int:
+    def _find_label_changes(self, labels: Sequence[str]) -> NDArray[np.bool_]:
+        import numpy as np
+
+        if not self.at_labels or not labels:
+            return np.zeros(len(labels), bool)
+        before = [self.label, *labels[:-1]]
+        self.label = labels[-1]
+        return np.array([one != other for one, other in zip(before, labels, strict=True)])
+
+    def _start_shard(self) -> None:
         self.position += self.in_shard
         self.in_shard = 0
-        return self._target()
 
     def _target(self) -> int:
         # Powers of two, so that an insertion moves few of the later targets.
@@ -115,7 +137,7 @@ class SplitPacker:
     def add(self, rows: pa.RecordBatch) -> None:
         """Append rows in the order of the source."""
         cuts = self._cutter.find_cuts(
-            rows.column(DIGEST).to_pylist(),
+            list_digests(rows),
             rows.column(SIZE).to_pylist(),
             rows.column(LABEL).to_pylist(),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.ingest_config import IngestConfig
 from kubeloop.datasets.kinds import DatasetKind, sort_labels
 from kubeloop.datasets.sampling import ClassSampler
-from kubeloop.datasets.shards.base import DIGEST, LABEL, SPLIT
+from kubeloop.datasets.shards.base import LABEL, SPLIT, list_digests
 from kubeloop.datasets.splits import Dealer
 from kubeloop.errors import InputError
 
@@ -40,30 +39,35 @@ class Scan:
 
     def add(self, rows: pa.RecordBatch, kind: DatasetKind) -> None:
         """Take note of a batch."""
-        digests = rows.column(DIGEST).to_pylist()
+        digests = list_digests(rows)
         labels = rows.column(LABEL).to_pylist()
         splits = rows.column(SPLIT).to_pylist()
         self.num_rows += rows.num_rows
         if self.sampler.limit:
             self.sampler.observe(labels, digests)
-        self._labels.update(label for label in labels if label)
+        self._labels |= {*labels} - {""}
         if len(self._labels) > _MAX_LABELS:
             raise InputError(
                 f"More than {_MAX_LABELS} different labels; is the label column an identifier?"
             )
-        self._contents.update(b"".join(digests))
+        joined = b"".join(digests)
+        self._contents.update(joined)
         self._label_names.update("\0".join([*labels, ""]).encode())
-        dealt = [index for index, split in enumerate(splits) if not split]
-        self.is_declared |= len(dealt) < len(splits)
-        self.dealer.observe([labels[index] for index in dealt], [digests[index] for index in dealt])
-        self._add_sample(rows, digests, kind)
+        if any(splits):
+            self.is_declared = True
+            dealt = [index for index, split in enumerate(splits) if not split]
+            labels, digests = [labels[i] for i in dealt], [digests[i] for i in dealt]
+        self.dealer.observe(labels, digests)
+        self._add_sample(rows, joined, kind)
 
-    def _add_sample(self, rows: pa.RecordBatch, digests: list[bytes], kind: DatasetKind) -> None:
-        places = heapq.nsmallest(_SAMPLE_SIZE, range(len(digests)), key=digests.__getitem__)
+    def _add_sample(self, rows: pa.RecordBatch, joined: bytes, kind: DatasetKind) -> None:
+        import numpy as np
+
+        starts = np.frombuffer(joined, ">u8")[::4]
         known = dict(self._sample)
-        for place in places:
+        for place in np.argsort(starts, kind="stable")[:_SAMPLE_SIZE].tolist():
             row = kind.describe_row(rows.slice(place, 1).to_pylist()[0])
-            known.setdefault(int.from_bytes(digests[place]), row)
+            known.setdefault(int.from_bytes(joined[32 * place : 32 * (place + 1)]), row)
         self._sample = [(digest, known[digest]) for digest in sorted(known)[:_SAMPLE_SIZE]]
 
     @property
@@ -119,12 +123,20 @@ def deal(rows: pa.RecordBatch, dealer: Dealer) -> Iterator[tuple[str, pa.RecordB
     """Yield the rows of each split, in order."""
     import numpy as np
 
-    columns = (rows.column(name).to_pylist() for name in (SPLIT, LABEL, DIGEST))
-    splits = np.array(
-        [split or dealer.deal(label, digest) for split, label, digest in zip(*columns, strict=True)]
-    )
-    for split in np.unique(splits):
-        yield str(split), rows.take(np.flatnonzero(splits == split))
+    declared, labels = (rows.column(name).to_pylist() for name in (SPLIT, LABEL))
+    digests = list_digests(rows)
+    if any(declared):
+        dealt = [index for index, split in enumerate(declared) if not split]
+        found = dealer.deal([labels[i] for i in dealt], [digests[i] for i in dealt])
+        for index, split in zip(dealt, found, strict=True):
+            declared[index] = split
+    else:
+        declared = dealer.deal(labels, digests)
+    names = sorted({*declared})
+    numbers = {split: number for number, split in enumerate(names)}
+    places = np.array([numbers[split] for split in declared])
+    for split, number in numbers.items():
+        yield split, rows.take(np.flatnonzero(places == number))
 
 
 def reject_unlabelled(rows: pa.RecordBatch, log: ScanLog) -> pa.RecordBatch:

@@ -63,6 +63,15 @@ def order_key(seed: int, content: str) -> bytes:
     return hashlib.sha256(f"{seed}:{content}".encode()).digest()
 
 
+def order_keys(seed: int, digests: Sequence[bytes]) -> list[bytes]:
+    """Return `order_key` of many contents."""
+    start, contents = f"{seed}:".encode(), b"".join(digests).hex().encode()
+    return [
+        hashlib.sha256(start + contents[place : place + 64]).digest()
+        for place in range(0, len(contents), 64)
+    ]
+
+
 def assign_splits(
     contents: Mapping[str, Iterable[str]], config: SplitConfig, *, is_whole: bool = True
 ) -> dict[tuple[str, str], str]:
@@ -115,21 +124,26 @@ class Dealer:
         self._small: dict[str, set[bytes] | None] = {}
         self._assigned: dict[tuple[str, str], str] | None = None
         fractions = config.fractions()
-        self._test_end = int(fractions[TEST] * 2**64)
-        self._validation_end = int((fractions[TEST] + fractions[VALIDATION]) * 2**64)
+        largest = 2**64 - 1
+        self._test_end = min(int(fractions[TEST] * 2**64), largest)
+        self._validation_end = min(int((fractions[TEST] + fractions[VALIDATION]) * 2**64), largest)
 
     def observe(self, labels: Sequence[str], digests: Sequence[bytes]) -> None:
         """Take note of examples that the source leaves to be dealt."""
         limit = self._config.exact_below
+        for label in {*labels} - self._small.keys():
+            self._small[label] = set() if limit else None
+        if all(self._small[label] is None for label in {*labels}):
+            return
         for label, digest in zip(labels, digests, strict=True):
-            known = self._small.setdefault(label, set() if limit else None)
+            known = self._small[label]
             if known is not None:
                 known.add(digest)
                 if len(known) >= limit:
                     self._small[label] = None
 
-    def deal(self, label: str, digest: bytes) -> str:
-        """Return the split of an example.
+    def deal(self, labels: Sequence[str], digests: Sequence[bytes]) -> list[str]:
+        """Return the splits of examples.
 
         Raises:
             InputError: A class has one distinct content, which cannot be in two splits.
@@ -141,9 +155,18 @@ class Dealer:
                 if digests is not None
             }
             self._assigned = assign_splits(small, self._config, is_whole=self._is_whole)
-        if self._small[label] is not None:
-            return self._assigned[label, digest.hex()]
-        place = int.from_bytes(order_key(self._config.seed, digest.hex())[:8])
-        if place < self._test_end:
-            return TEST
-        return VALIDATION if place < self._validation_end else TRAIN
+        splits = self._deal_by_place(digests)
+        small = {label for label in {*labels} if self._small[label] is not None}
+        if small:
+            for row, (label, digest) in enumerate(zip(labels, digests, strict=True)):
+                if label in small:
+                    splits[row] = self._assigned[label, digest.hex()]
+        return splits
+
+    def _deal_by_place(self, digests: Sequence[bytes]) -> list[str]:
+        import numpy as np
+
+        keys = b"".join(order_keys(self._config.seed, digests))
+        ends = np.array([self._test_end, self._validation_end], np.uint64)
+        numbers = np.searchsorted(ends, np.frombuffer(keys, ">u8")[::4], side="right")
+        return [(TEST, VALIDATION, TRAIN)[number] for number in numbers.tolist()]

@@ -42,7 +42,8 @@ class NumberSummary:
         """
         import numpy as np
 
-        given = np.array([math.nan if value is None else value for value in values], dtype=float)
+        # NB: numpy takes None for not a number.
+        given = np.array(list(values), dtype=float)
         numbers = given[np.isfinite(given)]
         self.missing += len(given) - len(numbers)
         if not len(numbers):
@@ -51,8 +52,8 @@ class NumberSummary:
         self.minimum = min(self.minimum, float(numbers.min()))
         self.maximum = max(self.maximum, float(numbers.max()))
         moderate = np.clip(numbers, -_LARGEST, _LARGEST)
-        self.total += Fraction(math.fsum(moderate))
-        self.squares += Fraction(math.fsum(moderate * moderate))
+        self.total += Fraction(math.fsum(moderate.tolist()))
+        self.squares += Fraction(math.fsum((moderate * moderate).tolist()))
         mantissas, exponents = np.frexp(np.abs(numbers))
         bins = np.where(numbers == 0, 0, 2 * exponents + (mantissas >= _HALF_OCTAVE) + _ORIGIN)
         found, counts = np.unique(np.where(numbers < 0, -bins, bins), return_counts=True)
@@ -116,8 +117,8 @@ class CategorySummary:
 
     def add(self, values: Iterable[object | None]) -> None:
         """Take in values; None and the empty text are missing."""
-        given = Counter(None if value is None or value == "" else str(value) for value in values)
-        self.missing += given.pop(None, 0)
+        given = Counter(["" if value is None else str(value) for value in values])
+        self.missing += given.pop("", 0)
         self.count += given.total()
         self._track(given)
 

@@ -55,7 +55,8 @@ class Tabular(DatasetKind):
                 label_name = _choose_label(rows, options=options, log=log)
             kept = [name for name in rows.schema.names if name != split_name]
             batch = pa.RecordBatch.from_arrays([rows.column(name) for name in kept], names=kept)
-            encoded = [repr(tuple(row.values())).encode() for row in batch.to_pylist()]
+            values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            encoded = [repr(row).encode() for row in values]
             log.num_seen += len(encoded)
             yield add_scan_columns(
                 batch,
@@ -73,8 +74,7 @@ class Tabular(DatasetKind):
                 continue
             values = rows.column(field.name).to_pylist()
             if _is_number(field.type):
-                numbers = [None if value is None else float(value) for value in values]
-                statistics.add_numbers(field.name, numbers)
+                statistics.add_numbers(field.name, values)
             else:
                 statistics.add_categories(field.name, values)
 

@@ -33,16 +33,19 @@ class ParquetShardWriter(ShardWriter):
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Append scanned rows."""
-        start = 0
-        for index, size in enumerate(rows.column(SIZE).to_numpy(zero_copy_only=False)):
-            self._num_rows += 1
-            self._num_bytes += int(size)
+        import numpy as np
+
+        ends = np.cumsum(rows.column(SIZE).to_numpy(zero_copy_only=False))
+        start = first_byte = 0
+        while start < rows.num_rows:
+            full = int(np.searchsorted(ends, first_byte + _GROUP_BYTES - self._num_bytes))
+            stop = min(full + 1, start + _GROUP_ROWS - self._num_rows, rows.num_rows)
+            self._waiting.append(rows.slice(start, stop - start))
+            self._num_rows += stop - start
+            self._num_bytes += int(ends[stop - 1]) - first_byte
+            start, first_byte = stop, int(ends[stop - 1])
             if self._num_rows >= _GROUP_ROWS or self._num_bytes >= _GROUP_BYTES:
-                self._waiting.append(rows.slice(start, index + 1 - start))
                 self._write_group()
-                start = index + 1
-        if start < rows.num_rows:
-            self._waiting.append(rows.slice(start))
 
     def _write_group(self) -> None:
         table = pa.Table.from_batches(self._waiting).combine_chunks()

@@ -57,11 +57,15 @@ class ContentIndex:
 
         records = np.zeros(len(digests), dtype=_record_type())
         records["digest"] = np.frombuffer(b"".join(digests), dtype="V32").view("V32")
-        records["label"] = [self._number(label) for label in labels]
+        numbers = {label: self._number(label) for label in dict.fromkeys(labels)}
+        records["label"] = [numbers[label] for label in labels]
         records["split"] = self._number(split)
         places = np.frombuffer(b"".join(digests), dtype=np.uint8)[::32]
-        for place in np.unique(places):
-            self._files[place].write(records[places == place].tobytes())
+        records = records[np.argsort(places, kind="stable")]
+        ends = np.cumsum(np.bincount(places, minlength=_NUM_FILES)).tolist()
+        for file, start, end in zip(self._files, [0, *ends], ends, strict=False):
+            if start < end:
+                file.write(records[start:end].tobytes())
 
     def _number(self, name: str) -> int:
         number = self._numbers.setdefault(name, len(self._names))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _GARBLED = re.compile("\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|Ã[\x80-\xbf]|â€|Â[\xa0-\xbf]")
+_SUSPECT = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7fÃâÂ]")
+"""What every garbled text has one of; found ten times as fast."""
 _MANY_MISSING = 0.5
 
 
@@ -56,7 +58,10 @@ class GarbledText(Rule):
 
     def observe(self, rows: pa.RecordBatch, *, split: str) -> None:  # noqa: ARG002 - in any split
         """Count texts with replacement or control characters, or UTF-8 read as Latin-1."""
-        for text in rows.column("text").to_pylist():
+        texts = rows.column("text").to_pylist()
+        if not _SUSPECT.search("\n".join(texts)):
+            return
+        for text in texts:
             if _GARBLED.search(text):
                 self._count += 1
                 if len(self._examples) < MAX_EXAMPLES:

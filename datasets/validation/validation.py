@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kubeloop.datasets.findings import OFF, Finding, ScanLog, Severity
 from kubeloop.datasets.kinds.base import DatasetKind
-from kubeloop.datasets.shards.base import DIGEST, LABEL
+from kubeloop.datasets.shards.base import LABEL, list_digests
 from kubeloop.datasets.statistics import Statistics
 from kubeloop.datasets.validation.base import RULES, Rule, RuleContext
 from kubeloop.datasets.validation.content_index import ContentIndex, Repetitions
@@ -60,7 +60,7 @@ class Validation:
     def observe(self, rows: pa.RecordBatch, *, split: str) -> None:
         """Look at scanned rows of a split."""
         labels = rows.column(LABEL).to_pylist()
-        self._index.add(rows.column(DIGEST).to_pylist(), labels, split=split)
+        self._index.add(list_digests(rows), labels, split=split)
         for rule in self._rules:
             rule.observe(rows, split=split)
 
@@ -101,7 +101,7 @@ class Validation:
         if not missing:
             return
         for rows in read():
-            for place, digest in enumerate(rows.column(DIGEST).to_pylist()):
+            for place, digest in enumerate(list_digests(rows)):
                 if digest in missing:
                     missing.discard(digest)
                     row = self._kind.describe_row(rows.slice(place, 1).to_pylist()[0])

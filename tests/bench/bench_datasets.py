@@ -1,7 +1,7 @@
 """Ingestion against plain copy and sha256.
 
-`make bench` measures 2 GB of images of 100 KB; `make bench-large` 10 GB, and a 1 GB table, for the
-peak of memory. Environment: BENCH_DATASETS_GB.
+`make bench` measures 2 GB of images of 100 KB and a small table; `make bench-large` 10 GB, and
+a table of 1 GB, for the peak of memory. Environment: BENCH_DATASETS_GB.
 """
 
 import io
@@ -133,8 +133,7 @@ def main() -> None:
     print(f"load of the machine before           {load}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="bench-datasets-") as name:
         bench_ingest(Path(name), gigabytes)
-        if is_large:
-            bench_table(Path(name), 1.0)
+        bench_table(Path(name), 1.0 if is_large else 0.05)
 
 
 if __name__ == "__main__":
