@@ -29,10 +29,11 @@ from kubeloop.local.kubelet.pod_files import PodFiles
 from kubeloop.local.operators.conditions import conditions_of, format_time, utc_now
 from kubeloop.local.operators.controller import Controller
 from kubeloop.local.operators.job import JobReconciler
+from kubeloop.local.operators.katib.algorithm_calls import Algorithms
 from kubeloop.local.operators.katib.collecting import MetricsCollector
 from kubeloop.local.operators.katib.experiment import ExperimentReconciler
 from kubeloop.local.operators.katib.observations import ObservationStore
-from kubeloop.local.operators.katib.suggestion import Algorithms, SuggestionReconciler
+from kubeloop.local.operators.katib.suggestion import SuggestionReconciler
 from kubeloop.local.operators.katib.trial import TrialReconciler
 from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
 from kubeloop.testing.api import memory_api

@@ -46,6 +46,7 @@ Context = Any  # likewise
 Answer = Callable[[Message, Context], Message]
 
 OWN = "my-search"
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 SERVER = [sys.executable, "-m", "kubeloop.katib.suggestion.server", "--host", "127.0.0.1"]
 
 
@@ -54,7 +55,7 @@ class Service(SuggestionServicer):
 
     def __init__(self, suggest: Answer, validate: Answer | None = None) -> None:
         super().__init__()
-        self._suggest, self._validate = suggest, validate
+        self._suggest, self._validate = suggest, validate or abort(UNIMPLEMENTED, "unknown method")
         self.requests: list[Message] = []
 
     def GetSuggestions(self, request: Message, context: Context) -> Message:  # noqa: N802
@@ -62,8 +63,6 @@ class Service(SuggestionServicer):
         return self._suggest(request, context)
 
     def ValidateAlgorithmSettings(self, request: Message, context: Context) -> Message:  # noqa: N802
-        if self._validate is None:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
         return self._validate(request, context)
 
 
