@@ -8,8 +8,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 status=0
 
-run() {  # name, python, what goes to one process together, marker expression
-  local options=(-q -m "$4" -o "cache_dir=build/pytest/$1")
+run() {  # name, python, what goes to one process together, marker expression, folders
+  local options=(-q -m "$4" -o "cache_dir=build/pytest/$1" "${@:5}")
   echo "== $1"
   "$2" -m pytest "${options[@]}" -n 2 --dist "$3" && return
   echo "== $1: what failed, once more and alone"
@@ -18,6 +18,6 @@ run() {  # name, python, what goes to one process together, marker expression
 
 rm -rf build/pytest
 run "unit tests, constraints-current.txt" .venv-current/bin/python load "not loop and not pinned and not soak"
-run "the whole loop, constraints.txt" .venv/bin/python loadfile "loop and not soak"
+run "the whole loop, constraints.txt" .venv/bin/python loadfile "loop and not soak" tests/loop tests/notebooks
 run "all other tests, constraints.txt" .venv/bin/python load "not loop and not soak"
 exit $status

@@ -52,6 +52,7 @@ def test_default_modules_are_there(torch_machine: Machine) -> None:
     assert torch_machine.python("-c", program).output == "set()\n"
 
 
+@pytest.mark.pinned
 def test_random_numbers_differ_between_processes(torch_machine: Machine) -> None:
     first, second = (torch_machine.python("-c", SEEDS).output.split() for _ in range(2))
 
@@ -59,6 +60,7 @@ def test_random_numbers_differ_between_processes(torch_machine: Machine) -> None
     assert not set(first) & set(second)
 
 
+@pytest.mark.pinned
 def test_seeded_random_numbers_are_those_of_a_plain_interpreter(torch_machine: Machine) -> None:
     program = (
         "import random, numpy, torch\nrandom.seed(1); numpy.random.seed(1); torch.manual_seed(1)"
@@ -68,6 +70,7 @@ def test_seeded_random_numbers_are_those_of_a_plain_interpreter(torch_machine: M
     assert torch_machine.python("-c", program) == torch_machine.plain_python("-c", program)
 
 
+@pytest.mark.pinned
 @pytest.mark.parametrize("env", [{}, {"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "3"}])
 def test_number_of_threads_is_that_of_a_plain_interpreter(
     torch_machine: Machine, env: dict[str, str]
@@ -83,6 +86,7 @@ thread.start(); thread.join()
     assert forked == torch_machine.plain_python("-c", program, **env)
 
 
+@pytest.mark.pinned
 @pytest.mark.parametrize("num_threads", ["1", "2"])
 def test_numpy_computes_with_as_many_threads_as_asked_for(
     torch_machine: Machine, num_threads: str
@@ -97,6 +101,7 @@ print(len(os.listdir('/proc/self/task')))
     assert forked.output == f"{num_threads}\n"
 
 
+@pytest.mark.pinned
 def test_variable_read_by_an_imported_module_is_honoured(torch_machine: Machine) -> None:
     program = "import torch._dynamo.config as c, sys; print(c.disable, 'kserve' in sys.modules)"
 
@@ -127,6 +132,7 @@ print(client.Configuration.get_default_copy().host)
     assert outcome.output == "http://127.0.0.1:4\n"
 
 
+@pytest.mark.pinned
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_data_loader_workers_work(torch_machine: Machine, method: str) -> None:
     program = f"""
@@ -150,6 +156,7 @@ if __name__ == '__main__':
     assert outcome.code == 0
 
 
+@pytest.mark.pinned
 def test_two_forked_ranks_train_together(torch_machine: Machine) -> None:
     torch_machine.write("rank.py", RANK)
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_port()), "WORLD_SIZE": "2"}
@@ -164,6 +171,7 @@ def test_two_forked_ranks_train_together(torch_machine: Machine) -> None:
     assert len(sums) == 1
 
 
+@pytest.mark.pinned
 def test_groups_that_end_right_after_the_last_step_do_not_hang(torch_machine: Machine) -> None:
     body = "\n".join(f"    {line}" for line in RANK.splitlines())
     torch_machine.write("rank.py", f"def main():\n{body}\nmain()")
@@ -177,6 +185,7 @@ def test_groups_that_end_right_after_the_last_step_do_not_hang(torch_machine: Ma
         assert [torch_machine.wait(process).code for process, _ in ranks] == [0, 0]
 
 
+@pytest.mark.pinned
 def test_torchrun_starts_its_ranks(torch_machine: Machine) -> None:
     torch_machine.write(
         "rank.py", "import os; print(f\"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\")"
