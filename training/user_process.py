@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import IO, Protocol
 
 _THREADS = Path("/proc/self/task")
 _STDOUT, _STDERR = 1, 2
@@ -33,7 +33,7 @@ class _Process(Protocol):
 class UserProcess:
     """A program of the user's that runs."""
 
-    output: TextIO
+    output: IO[str]
     """What it prints, errors included, in the order in which it does."""
     process: _Process
     exit_code: int = field(default=0, init=False)

@@ -13,6 +13,7 @@ from kubeloop.pipelines.lineage import find_target, trace
 from kubeloop.pipelines.lineage.verification import Check, Outcome, verify
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.recorded_runs import GivenArtifact, GivenRun, GivenTask, MemoryMetadata
+from kubeloop.training.code import publish_code
 from kubeloop.training.package import PROGRAM_FILE, PackageManifest, write_package
 
 
@@ -25,6 +26,7 @@ class Loop:
     commit: Path
     package: Path
     report: Path
+    code: Path
 
     def verify(self, *, target: str = "run-1", model_digest: str = "") -> dict[str, Check]:
         digest = model_digest or f"sha256:{self.package.name}"
@@ -53,6 +55,9 @@ def loop(tmp_path: Path) -> Loop:
     package = write_small_package(tmp_path)
     report = tmp_path / "report.txt"
     report.write_text("fine")
+    script = tmp_path / "train.py"
+    script.write_text("print('loss=0')")
+    code = publish_code(script, str(tmp_path / "code"))
     ingested = GivenTask(
         name="ingest",
         gives={
@@ -71,7 +76,12 @@ def loop(tmp_path: Path) -> Loop:
             ]
         },
     )
-    metadata = {"digest": f"sha256:{package.name}", "training_job": "job", "trial": ""}
+    metadata = {
+        "digest": f"sha256:{package.name}",
+        "training_job": "job",
+        "trial": "",
+        "code_uri": code,
+    }
     trained = GivenTask(
         name="train",
         takes={"dataset": [("run-1/ingest", "dataset")]},
@@ -90,6 +100,7 @@ def loop(tmp_path: Path) -> Loop:
         commit=Path(commit.uri),
         package=package,
         report=report,
+        code=Path(code),
     )
 
 
@@ -114,6 +125,7 @@ def test_untouched_lineage_is_intact(loop: Loop) -> None:
         "model": Outcome.INTACT,
         "dataset": Outcome.INTACT,
         "source": Outcome.INTACT,
+        "code": Outcome.INTACT,
         "artifact": Outcome.INTACT,
         "training_job": Outcome.UNCHECKED,
     }
@@ -168,6 +180,14 @@ def lose_report(loop: Loop) -> None:
     loop.report.unlink()
 
 
+def tamper_code(loop: Loop) -> None:
+    flip_last_byte(loop.code)
+
+
+def lose_code(loop: Loop) -> None:
+    loop.code.unlink()
+
+
 @pytest.mark.parametrize(
     ("tamper", "kind", "reason"),
     [
@@ -179,6 +199,8 @@ def lose_report(loop: Loop) -> None:
         (tamper_model_manifest, "model", "the model package there has digest"),
         (lose_model, "model", "there is no model.json"),
         (add_image, "source", "not the recorded"),
+        (tamper_code, "code", "it was changed"),
+        (lose_code, "code", "there is none"),
         (tamper_report, "artifact", "not the recorded"),
         (lose_report, "artifact", "nothing is there any more"),
     ],
