@@ -23,9 +23,9 @@ from kubeloop.testing.katib_lab import (
     katib_lab,
     print_accuracy,
 )
+from kubeloop.testing.katib_objects import TIME, condition, created, running, strip_times
 from kubeloop.testing.waiting import wait_until
 
-TIME = "<time>"
 MAX_TRIALS = 4
 
 EPOCHS: Manifest = {
@@ -81,31 +81,7 @@ def build(algorithm: str = "random", **spec: Any) -> Manifest:
     return build_experiment(algorithm=algorithm_spec, **parts)
 
 
-def strip_times(value: Any) -> Any:
-    """The same with every time replaced by one word."""
-    if isinstance(value, dict):
-        return {
-            key: TIME if key.endswith("Time") else strip_times(part) for key, part in value.items()
-        }
-    return [strip_times(part) for part in value] if isinstance(value, list) else value
-
-
-def condition(type_: str, reason: str, message: str, *, status: str = "True") -> Manifest:
-    return {
-        "type": type_,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastUpdateTime": TIME,
-        "lastTransitionTime": TIME,
-    }
-
-
-CREATED = condition("Created", "ExperimentCreated", "Experiment is created")
-
-
-def running(what: str, *, status: str) -> Manifest:
-    return condition("Running", f"{what}Running", f"{what} is running", status=status)
+CREATED = created("Experiment")
 
 
 class Ended:
@@ -196,7 +172,7 @@ def test_the_suggestion_is_whole(searched: Ended) -> None:
         "suggestionCount": len(searched.trials),
         "suggestions": status["suggestions"],
         "conditions": [
-            condition("Created", "SuggestionCreated", "Suggestion is created"),
+            created("Suggestion"),
             condition(
                 "DeploymentReady", "DeploymentNotReady", "Deployment is not ready", status="False"
             ),
@@ -247,7 +223,7 @@ def test_every_trials_status_is_whole(searched: Ended) -> None:
             "startTime": TIME,
             "completionTime": TIME,
             "conditions": [
-                condition("Created", "TrialCreated", "Trial is created"),
+                created("Trial"),
                 running("Trial", status="False"),
                 condition(
                     "Succeeded",
