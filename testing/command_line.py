@@ -68,7 +68,7 @@ class Command:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
 
-    def wait(self, *, timeout_seconds: float = 60) -> Outcome:
+    def wait(self, *, timeout_seconds: float = 120) -> Outcome:
         """Until it has ended; one that does not is killed."""
         try:
             out, err = self._process.communicate(timeout=timeout_seconds)

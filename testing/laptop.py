@@ -110,7 +110,7 @@ class Laptop:
 
     def wait_until_ended(self, run_id: str) -> str:
         """Until a run has ended; returns its state."""
-        return str(wait(self.connect_pipelines(), run_id, timeout_seconds=60).state)
+        return str(wait(self.connect_pipelines(), run_id, timeout_seconds=120).state)
 
     def list_made(self, run_id: str) -> list[Manifest]:
         """Jobs, experiments, trials and endpoints that the steps of a run made."""

@@ -36,11 +36,12 @@ def write_texts(path: Path, sentences: dict[str, str]) -> Path:
     return path
 
 
-def run_small(laptop: Laptop, pipeline: str, **parameters: Any) -> Any:  # Any: JSON
+def run_small(laptop: Laptop, pipeline: str, **parameters: Any) -> str:
+    """Run a pipeline with a small model; returns what the user read."""
     given = {"hyperparameters": SMALL, "num_workers": 1, **parameters}
-    done, run_id = laptop.run(str(COMPILED / pipeline), **given)
+    done, _ = laptop.run(str(COMPILED / pipeline), **given)
     assert done.code == 0, done
-    return laptop.describe(run_id)
+    return done.out
 
 
 def find_model(laptop: Laptop) -> str:
@@ -90,10 +91,13 @@ def test_retraining_replaces_the_served_model_only_by_a_better_one(laptop: Lapto
     asked = ("predict", "text-classifier", "--text", "play a song from zurich", "-o", "json")
     served = find_model(laptop)
 
-    run_small(laptop, "retrain", new_data=str(new), epochs=10, min_gain=0.5)
+    refused = run_small(laptop, "retrain", new_data=str(new), epochs=10, min_gain=0.5)
     after_refusal = find_model(laptop)
     run_small(laptop, "retrain", new_data=str(new), epochs=10)
 
+    assert "The model loses to the served one: accuracy " in refused
+    assert "where a gain of 0.5 is asked for" in refused
+    assert "no-worse-than-served: SKIPPED: its condition does not hold" in refused
     assert after_refusal == served
     assert find_model(laptop) != served
     (answer,) = laptop.command.call(*asked).json["predictions"]
