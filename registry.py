@@ -38,7 +38,7 @@ class Registry(Mapping[str, T]):
         try:
             return self._entries[name]
         except KeyError:
-            known = ", ".join(sorted(self._entries)) or "none"
+            known = ", ".join(sorted(filter(None, self._entries))) or "none"
             raise InputError(f"Unknown {self._kind} {name!r}; known are: {known}.") from None
 
     def __contains__(self, name: object) -> bool:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +33,7 @@ from kubeloop.datasets.sources import Source, open_source
 from kubeloop.datasets.statistics import add_up
 from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.datasets.validation import Validation
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, PermanentError
 
 _MAX_NAMED = 10
 
@@ -108,9 +111,13 @@ class Ingestion:
 
         Returns:
             What a commit of it is, and what is to be recorded of it.
+
+        Raises:
+            InputError: The source cannot be used.
+            PermanentError: There is no room for files on this machine or in the store.
         """
         log = ScanLog()
-        with Spool.temporary() as spool, Spool.temporary() as chosen:
+        with _disk_errors(self.config), Spool.temporary() as spool, Spool.temporary() as chosen:
             scan = self._scan(spool, log)
             if self.config.max_examples_per_class and self.kind.is_labelled:
                 scan, spool = self._sample(spool, scan, into=chosen), chosen
@@ -231,6 +238,20 @@ class Ingestion:
             num_rejected=log.num_corrupt + log.num_ignored,
             rejected=(*log.corrupt, *log.ignored)[:MAX_LISTED],
         )
+
+
+@contextmanager
+def _disk_errors(config: IngestConfig) -> Iterator[None]:
+    """Translate what goes wrong with the files of an ingestion, such as a disk that is full."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise PermanentError(
+            f"Failed to ingest {config.source!r}: {reason}; rows are noted below"
+            f" {tempfile.gettempdir()!r} (set TMPDIR for another place) and shards are written to"
+            f" {config.store!r}."
+        ) from error
 
 
 def check_classes(kind: DatasetKind, labels: Sequence[str], *, source_uri: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -157,8 +157,8 @@ class SplitPacker:
 
     def _end_shard(self) -> None:
         if self._staged is not None:
-            staged, self._staged = self._staged, None
-            self.shards.append(staged.store(self._dataset, self._format))
+            self.shards.append(self._staged.store(self._dataset, self._format))
+            self._staged = None
 
     def close(self) -> None:
         """Write the last shard."""
@@ -198,7 +198,8 @@ class _StagedShard:
         return shard
 
     def discard(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # closing writes what is left, which a full disk refuses
+            self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
 
 

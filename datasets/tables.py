@@ -178,7 +178,7 @@ class FileTable(Table):
         except InputError:
             raise
         except (pa.ArrowException, UnicodeError, OSError, EOFError) as error:
-            detail = " ".join(str(error).split())
+            detail = " ".join(str(error).split()).rstrip(".")
             if re.search("utf-?8|decode|codec", detail, re.IGNORECASE):
                 detail += f" (the file is not {self._options.encoding}; give its encoding)"
             raise InputError(
@@ -275,6 +275,11 @@ class JsonLinesTable(FileTable):
                     f"The rows of {self.path!r} from line {first} on do not have the types of those"
                     f" before: {error}."
                 ) from error
+            except (UnicodeEncodeError, OverflowError) as error:
+                raise InputError(
+                    f"The rows of {self.path!r} from line {first} on hold text that is no Unicode,"
+                    f" or a number beyond 64 bits: {error}."
+                ) from error
             schema = settle_nulls(batch.schema)
             yield batch.cast(schema)
 
@@ -305,7 +310,7 @@ class JsonLinesTable(FileTable):
     def _parse(self, line: str, number: int) -> Mapping[str, Any]:
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"Line {number} of {self.path!r} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise InputError(f"Line {number} of {self.path!r} is not a JSON object.")

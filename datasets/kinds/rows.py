@@ -49,7 +49,8 @@ def read_tables(
             for start in range(0, typed.num_rows, _BATCH_ROWS):
                 yield table, typed.slice(start, _BATCH_ROWS)
     if schema is None:
-        raise InputError(f"The source {source.uri!r} has no rows.")
+        rejected = "".join(f" ({entry.path}: {entry.reason})" for entry in log.corrupt[:1])
+        raise InputError(f"The source {source.uri!r} has no rows{rejected}.")
 
 
 def _check_names(schema: pa.Schema) -> pa.Schema:

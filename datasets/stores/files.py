@@ -142,8 +142,12 @@ def _copy(source: Path, target: Path) -> None:
 def _file_errors(verb: str, uri: str) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
         raise InputError(f"Failed to {verb} object {uri}: there is none; check the URI.") from error
+    except NotADirectoryError as error:
+        raise InputError(
+            f"Failed to {verb} object {uri}: a file lies where a folder must be; check the URI."
+        ) from error
     except OSError as error:
         raise PermanentError(f"Failed to {verb} object {uri}: {error.strerror}.") from error
 

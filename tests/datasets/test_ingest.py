@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -306,6 +307,22 @@ def test_an_interrupted_ingestion_is_invisible_and_repeatable(source: Path, tmp_
     assert not (tmp_path / "store" / "pets" / "commits").exists()
 
     assert ingest(config).is_new
+
+
+@pytest.mark.parametrize("num_bytes", [10_000, 100])
+def test_a_full_disk_is_said_and_leaves_no_commit(
+    source: Path, tmp_path: Path, num_bytes: int
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))  # shards, then noted rows
+    try:
+        with pytest.raises(PermanentError, match=r"File too large.* TMPDIR .*/store"):
+            commit(source, tmp_path / "store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert not [path for path in files_below(tmp_path / "store") if "leases" not in path]
+    assert commit(source, tmp_path / "store").is_new
 
 
 def test_a_commit_lost_from_the_store_is_made_again(source: Path, tmp_path: Path) -> None:
