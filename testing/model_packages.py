@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from kubeloop.training.archive import save_program
+from kubeloop.training.archive import read_program, save_program
 from kubeloop.training.images import ImageClassifier, export_classifier
-from kubeloop.training.package import PROGRAM_FILE, PackageManifest, TensorSpec, write_package
+from kubeloop.training.onnx_export import export_onnx, quantize
+from kubeloop.training.package import (
+    PROGRAM_FILE,
+    PackageManifest,
+    TensorSpec,
+    VariantSpec,
+    open_package,
+    write_package,
+)
 from kubeloop.training.preprocessing import ImagePreprocessing, Preprocessing
 from kubeloop.training.text_preprocessing import TextPreprocessing
 from kubeloop.training.texts import export_text_classifier
@@ -97,6 +107,22 @@ def _write(
         preprocessing=preprocessing.render(),
     )
     write_package(str(folder), manifest, files={PROGRAM_FILE: file})
+    return folder
+
+
+def add_variants_to(folder: Path) -> Path:
+    """Give a package of images the variants `onnx` and `int8`, calibrated on plain colours."""
+    package = open_package(folder)
+    manifest, size = package.manifest, package.manifest.preprocessing["image_size"]
+    exact, small = folder.with_suffix(".onnx"), folder.with_suffix(".int8.onnx")
+    export_onnx(read_program(folder / PROGRAM_FILE), exact)
+    shape = (64, 1, 1, manifest.inputs[0].shape[3])
+    colors = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    quantize(exact, small, calibration=[(colors.repeat(size, 1).repeat(size, 2),)])
+    program = folder.with_suffix(".pt2")
+    files = {PROGRAM_FILE: program, "model.onnx": exact, "model.int8.onnx": small}
+    variants = {"onnx": VariantSpec(file="model.onnx"), "int8": VariantSpec(file="model.int8.onnx")}
+    write_package(str(folder), replace(manifest, variants=variants), files=files)
     return folder
 
 

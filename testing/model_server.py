@@ -30,10 +30,16 @@ Check = Callable[[httpx.AsyncClient, DataPlane], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *, name: str = "colors", load: bool = True, max_body_bytes: int = 1 << 20
+    folder: Path,
+    *,
+    name: str = "colors",
+    load: bool = True,
+    max_body_bytes: int = 1 << 20,
+    variant: str = "",
 ) -> AsyncIterator[tuple[httpx.AsyncClient, DataPlane]]:
     metrics = ServerMetrics()
-    repository = ModelRepository(find_packages(folder, model_name=name), metrics=metrics)
+    folders = find_packages(folder, model_name=name)
+    repository = ModelRepository(folders, metrics=metrics, variant=variant)
     if load:
         await repository.load_all()
     plane = DataPlane(repository)

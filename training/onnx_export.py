@@ -11,7 +11,7 @@ by channel; unsigned activations, which are the fast ones on x86).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,10 @@ def export_onnx(program: ExportedProgram, path: Path) -> None:
         import onnx
         import onnxscript  # noqa: F401  # what torch.onnx needs
     operators = torch.ops.aten.embedding_bag
-    bags = {operators.default: _sum_bags, operators.padding_idx: _sum_bags}
+    bags: dict[Callable[..., Any], Callable[..., Any]] = {
+        operators.default: _sum_bags,
+        operators.padding_idx: _sum_bags,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and onnxscript about themselves
         try:

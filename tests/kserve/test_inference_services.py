@@ -61,6 +61,7 @@ def test_every_setting_reaches_the_object() -> None:
             max_replicas=4,
             num_gpus=1,
             env={"A": "b"},
+            variant="int8",
             service_account="reader",
             labels={"team": "x"},
             annotations={"note": "y"},
@@ -73,7 +74,10 @@ def test_every_setting_reaches_the_object() -> None:
     assert predictor["model"]["protocolVersion"] == "v1"
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == (2, 4)
     assert predictor["model"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert predictor["model"]["env"] == [{"name": "A", "value": "b"}]
+    assert predictor["model"]["env"] == [
+        {"name": "A", "value": "b"},
+        {"name": "KUBELOOP_MODEL_VARIANT", "value": "int8"},
+    ]
     assert predictor["serviceAccountName"] == "reader"
     assert manifest["metadata"]["labels"] == {"team": "x"}
     assert manifest["metadata"]["annotations"]["note"] == "y"
@@ -104,12 +108,13 @@ def test_digest_tells_configurations_apart() -> None:
         replace(CONFIG, model_uri="/models/2"),
         replace(CONFIG, cpu="2"),
         replace(CONFIG, env={"A": "b"}),
+        replace(CONFIG, variant="int8"),
         replace(CONFIG, min_replicas=2),
         replace(CONFIG, provenance=ModelProvenance(run_id="r1")),
     ]
 
     assert digest(CONFIG) == digest(replace(CONFIG))
-    assert len({digest(config) for config in [CONFIG, *others]}) == 6
+    assert len({digest(config) for config in [CONFIG, *others]}) == 7
 
 
 @pytest.mark.parametrize(

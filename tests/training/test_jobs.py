@@ -59,6 +59,7 @@ def test_program_contract_is_spelled_as_arguments() -> None:
         dataset_uri="/data/m.json",
         model_uri="/models/a",
         checkpoint_uri="/checkpoints/a",
+        variants=("onnx", "int8"),
         hyperparameters={"learning_rate": 1e-05, "epochs": 3, "augment": True},
     )
 
@@ -72,6 +73,10 @@ def test_program_contract_is_spelled_as_arguments() -> None:
         "/models/a",
         "--checkpoint",
         "/checkpoints/a",
+        "--variants",
+        "onnx,int8",
+        "--variant_tolerance",
+        "0.01",
         "--learning_rate",
         "1e-05",
         "--epochs",
