@@ -131,7 +131,7 @@ class CommandLine:
         for process in psutil.process_iter():
             try:
                 command, environment = process.cmdline(), process.environ().values()
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            except (psutil.Error, OSError):  # it ends
                 continue
             if process.pid != os.getpid() and str(self.state) in " ".join([*command, *environment]):
                 found.append(f"{process.pid}: {' '.join(command)}")

@@ -151,7 +151,7 @@ class Laptop:
         """Processes that work in the folders of these pods."""
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):  # it ends
                 folder = process.cwd()
                 if any(pod.metadata.uid in folder for pod in pods):
                     found.append(process)
