@@ -123,6 +123,7 @@ def test_a_stopped_run_resumes_bit_by_bit(tmp_path: Path, num_steps: int) -> Non
     lines: list[str] = []
     with pytest.raises(StoppedError, match=f"Stopped after {num_steps + 1} steps"):
         build_loop(build_module(), lines, checkpoints=store, stop=StopAfter(num_steps)).run()
+    assert f"{num_steps + 1:012d}.json" in store.list()
     resumed = build_module()
     torch.manual_seed(99)
     build_loop(resumed, lines, checkpoints=store).run()
