@@ -72,13 +72,17 @@ def _describe_end(result: ExperimentResult) -> Iterator[Note | Table]:
             text=f"The best trial is {best.name}: {result.objective_metric} = {best.objective:g}.",
             level="good",
         )
-        rows = [[name, value] for name, value in best.parameters.items()]
+        # As texts, so that numbers and words stand below one another.
+        rows = [
+            [name, f"{value:g}" if isinstance(value, float) else str(value)]
+            for name, value in best.parameters.items()
+        ]
         yield Table(columns=["parameter", "value"], rows=rows)
     if result.message:
         yield Note(text=result.message)
     if start := read_warm_start(result.annotations):
         names = ", ".join(start.experiments)
-        yield Note(text=f"The search space was narrowed to what was good in {names}.")
+        yield Note(text=f"The search began with what was found in {names}.")
     messages = Counter(_shorten(trial.message) for trial in result.trials if trial.is_bad)
     for message, count in messages.most_common(3):
         yield Note(text=f"{count} without a result: {message}", level="warning")
