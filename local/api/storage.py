@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -228,13 +229,16 @@ def index_object(resource: Resource, manifest: Manifest, *, raw: bytes = b"") ->
     metadata = manifest["metadata"]
     return StoredObject(
         resource=resource,
-        namespace=metadata.get("namespace", ""),
+        namespace=sys.intern(metadata.get("namespace", "")),
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         resource_version=int(metadata["resourceVersion"]),
         raw=raw or _trim(orjson.dumps(manifest)),
         labels=metadata.get("labels") or _NO_LABELS,
-        fields={path: _field_text(manifest, path) for path in resource.selectable_fields},
+        # Most values are those of many objects, such as a namespace or a phase.
+        fields={
+            path: sys.intern(_field_text(manifest, path)) for path in resource.selectable_fields
+        },
         owner_uids=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
     )
 
