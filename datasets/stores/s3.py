@@ -210,13 +210,16 @@ def s3_errors(verb: str, uri: str) -> Iterator[None]:
         yield
     except S3Error as error:
         if error.code in _S3_MISSING:
-            raise InputError(
-                f"Failed to {verb} object {uri}: there is none; check the URI."
-            ) from error
+            missing = "no such bucket" if error.code == "NoSuchBucket" else "there is none"
+            raise InputError(f"Failed to {verb} object {uri}: {missing}; check the URI.") from error
         kind = TransientError if error.code in _S3_BUSY else PermanentError
         raise kind(f"Failed to {verb} object {uri}: {error.code}: {error.message}") from error
     except (HTTPError, OSError) as error:
-        raise TransientError(f"Failed to {verb} object {uri}: {error}") from error
+        # NB: a request that was given up names its last failure; its own text repeats the URL.
+        reason = str(getattr(error, "reason", None) or error)
+        raise TransientError(
+            f"Failed to {verb} object {uri}: {reason}; is S3_ENDPOINT right, and the store up?"
+        ) from error
     except MinioException as error:
         raise PermanentError(f"Failed to {verb} object {uri}: {error}") from error
 
