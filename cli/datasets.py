@@ -369,7 +369,11 @@ def snapshot(
 
 @app.command()
 def verify(
-    version: Version, *, store: StoreOption = "", state: StateOption = DEFAULT_STATE
+    version: Version,
+    *,
+    store: StoreOption = "",
+    state: StateOption = DEFAULT_STATE,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Read all data of a version and compare it with its digests; exit code 1 where it differs.
 
@@ -381,6 +385,9 @@ def verify(
     commit = _resolve(version, store, state)
     with errors.status("Verifying…"):
         verify_commit(commit.uri)
+    if output is Output.JSON:
+        print_json({"name": commit.name, "version_hash": commit.version_hash, "intact": True})
+        return
     short = commit.version_hash[: views.SHORT_HASH]
     console.print(f"{commit.name}@{short}: all data is as it was committed.")
 

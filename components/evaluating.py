@@ -19,6 +19,9 @@ from kubeloop.training.evaluation_report import render_evaluation
 if TYPE_CHECKING:
     from kfp import dsl
 
+_MAX_PRINTED = 12
+"""Classes whose scores are in the log."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -124,11 +127,15 @@ def log_judgement(
         f"{evaluation.split} accuracy {evaluation.accuracy:.4f} on {evaluation.num_examples}"
         f" examples, calibration error {evaluation.calibration.error:.4f}"
     )
+    weakest = sorted(evaluation.classes, key=lambda scores: scores.f1)[:_MAX_PRINTED]
     for scores in evaluation.classes:
-        print(f"{scores.label}: precision {scores.precision:.3f}, recall {scores.recall:.3f}")
+        if scores in weakest:
+            print(f"{scores.label}: precision {scores.precision:.3f}, recall {scores.recall:.3f}")
         metrics.log_metric(f"precision/{scores.label}", scores.precision)
         metrics.log_metric(f"recall/{scores.label}", scores.recall)
         metrics.log_metric(f"f1/{scores.label}", scores.f1)
+    if (num_left := len(evaluation.classes) - len(weakest)) > 0:
+        print(f"{num_left} classes do better than these; the report has them.")
     if judgement.verdict:
         print(judgement.verdict)
     confusion.log_confusion_matrix(
