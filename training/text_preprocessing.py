@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _VERSION = 1
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SHORTEST = 2  # torch.export would take a dimension of 1 for a constant
+FEWEST_PIECES = 3  # and the word apart, of its pieces
 
 
 class FeatureKind(IntEnum):
@@ -77,6 +78,11 @@ class TextPreprocessing(Preprocessing):
             raise InputError(
                 "shortest_piece and longest_piece must be from 1 to 8, and in order, not"
                 f" {self.shortest_piece!r} and {self.longest_piece!r}."
+            )
+        if not FEWEST_PIECES <= self.pieces_per_word <= 512:
+            raise InputError(
+                f"pieces_per_word must be from {FEWEST_PIECES} to 512, not"
+                f" {self.pieces_per_word!r}."
             )
         if not 0 <= self.window <= 32 or not 2 <= self.longest_text <= 512:
             raise InputError(
@@ -160,7 +166,7 @@ def pad_features(texts: Sequence[TextFeatures]) -> tuple[NDArray[np.int64], NDAr
     import numpy as np
 
     num_words = max([_SHORTEST, *(len(text.pieces) for text in texts)])
-    num_pieces = max([_SHORTEST, *(len(word) for text in texts for word in text.pieces)])
+    num_pieces = max([FEWEST_PIECES, *(len(word) for text in texts for word in text.pieces)])
     pieces = np.zeros((len(texts), num_words, num_pieces), dtype=np.int64)
     for row, text in enumerate(texts):
         for column, word in enumerate(text.pieces):

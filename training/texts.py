@@ -2,8 +2,8 @@
 
 The bag view sums an embedding of every feature, weighted by how telling it is, and knows words and
 word pairs wherever they stand. The sequence view makes a vector of each word from its pieces, lets
-neighbours and then all words of the text look at each other, and knows order. They fail on other
-texts, so that both together are better than either, and than two of one kind.
+neighbours and, as a Transformer, all words of the text look at each other, and knows order. They
+fail on other texts, so that both together are better than either, and two networks than one.
 
 Source: Joulin et al., Bag of Tricks for Efficient Text Classification, 2016 (hashed bags);
 Bojanowski et al., Enriching Word Vectors with Subword Information, 2016 (words from pieces).
@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kubeloop.errors import InputError
+from kubeloop.training.text_batches import TextInputs
 from kubeloop.training.text_preprocessing import (
+    FEWEST_PIECES,
     FeatureKind,
     TextFeatures,
     TextPreprocessing,
-    pad_numbers,
 )
 
 if TYPE_CHECKING:
@@ -43,11 +44,6 @@ _IMPORTANCE = {
     FeatureKind.PAIR: 0.8,
 }
 """How much a feature weighs in the bag, where a text has many of one kind and few of another."""
-
-
-TextInputs = tuple[Tensor, Tensor, Tensor]
-"""Numbers of features: words x pieces, each word of a batch once; batch x words, the rows of the
-former; batch x pairs."""
 
 
 class TextArchitecture(StrEnum):
@@ -67,28 +63,24 @@ class TextModelConfig:
 
     architecture: TextArchitecture = TextArchitecture.BOTH
     """Which views of a text the model has."""
-    num_bags: int = 2
-    """Bag views, each from other random weights; together they are surer than one."""
-    bag_size: int = 96
-    """Numbers in the embedding of a feature, in a bag view."""
-    bag_hidden: int = 512
-    """Units of a bag view's hidden layer."""
+    num_members: int = 3
+    """Networks of these views, each from other random weights; together they are surer."""
+    bag_size: int = 64
+    """Numbers in the embedding of a feature, in the bag view."""
     bag_dropout: float = 0.65
-    """Share of the features that a bag view does without, in training."""
-    num_sequences: int = 2
-    """Sequence views, likewise."""
-    word_size: int = 128
-    """Numbers in the vector of a word, in a sequence view."""
-    sequence_hidden: int = 512
-    """Units of a sequence view's hidden layer."""
+    """Share of the features that the bag view does without, in training."""
+    word_size: int = 96
+    """Numbers in the vector of a word, in the sequence view."""
     num_layers: int = 1
-    """Transformer layers of a sequence view, where the architecture has them."""
+    """Transformer layers of the sequence view, where the architecture has them."""
     num_heads: int = 4
     """Attention heads of a layer."""
     piece_dropout: float = 0.5
-    """Share of the pieces that a sequence view does without, in training."""
+    """Share of the pieces that the sequence view does without, in training."""
     word_dropout: float = 0.2
-    """Share of the words that a sequence view does without, in training."""
+    """Share of the words that the sequence view does without, in training."""
+    hidden: int = 512
+    """Units of the hidden layer, to which the views add up."""
     dropout: float = 0.35
     """Share of hidden numbers that are left out, in training."""
     min_count: int = 3
@@ -97,10 +89,9 @@ class TextModelConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
         for name, least, most in (
-            ("num_bags", 1, 16), ("bag_size", 4, 4096), ("bag_hidden", 4, 16384),
-            ("num_sequences", 1, 16), ("word_size", 4, 4096), ("sequence_hidden", 4, 16384),
-            ("num_layers", 1, 64), ("num_heads", 1, 64), ("min_count", 1, 10_000),
-            ("dropout", 0.0, 0.95), ("bag_dropout", 0.0, 0.95),
+            ("num_members", 1, 16), ("bag_size", 4, 4096), ("word_size", 4, 4096),
+            ("num_layers", 1, 64), ("num_heads", 1, 64), ("hidden", 4, 16384),
+            ("min_count", 1, 10_000), ("dropout", 0.0, 0.95), ("bag_dropout", 0.0, 0.95),
             ("piece_dropout", 0.0, 0.95), ("word_dropout", 0.0, 0.95),
         ):  # fmt: skip
             value = getattr(self, name)
@@ -189,43 +180,37 @@ def _build_table(num_rows: int, size: int, *, scale: float) -> nn.Embedding:
     return table
 
 
-def _build_head(size: int, hidden: int, *, num_classes: int, dropout: float) -> nn.Module:
-    return nn.Sequential(
-        nn.LayerNorm(size),
-        nn.Dropout(dropout),
-        nn.Linear(size, hidden),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden, num_classes),
-    )
-
-
 class BagView(nn.Module):
-    """Logits from the weighted sum of the embeddings of all features."""
+    """Sums of the embeddings of a text's words, of their pieces, and of its pairs of words."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, config: TextModelConfig, *, num_classes: int
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, config: TextModelConfig) -> None:
         super().__init__()
+        self.size = 3 * config.bag_size
         self.share_dropped = config.bag_dropout
         self.pieces = _build_table(vocabulary.num_pieces, config.bag_size, scale=_BAG_SCALE)
         self.pairs = _build_table(vocabulary.num_pairs, config.bag_size, scale=_BAG_SCALE)
-        self.head = _build_head(
-            config.bag_size, config.bag_hidden, num_classes=num_classes, dropout=config.dropout
-        )
 
     def forward(self, features: Features) -> Tensor:
-        """Return batch x classes."""
+        """Return batch x size."""
         of_pieces, of_pairs = (
             _drop(weights, self.share_dropped, training=self.training)
             for weights in (features.piece_weights, features.pair_weights)
         )
-        words = _embed(features.pieces, self.pieces, of_pieces)
-        total = functional.embedding_bag(features.places, words, mode="sum")
-        total = total + _embed(features.pairs, self.pairs, of_pairs)
-        squares = of_pieces.square().sum(1)[features.places].sum(1) + of_pairs.square().sum(1)
-        logits: Tensor = self.head(total / squares.sqrt().clamp(min=1e-6).unsqueeze(1))
-        return logits
+        # NB: the first of a word's pieces is the word.
+        words = self._sum_pieces(features.pieces[:, :1], features.places, of_pieces[:, :1])
+        letters = self._sum_pieces(features.pieces[:, 1:], features.places, of_pieces[:, 1:])
+        pairs = _embed(features.pairs, self.pairs, of_pairs) / _measure(of_pairs.square().sum(1))
+        return torch.cat([words, letters, pairs], dim=1)
+
+    def _sum_pieces(self, pieces: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+        """Embed each word of the batch once, then sum over the words of each text."""
+        words = _embed(pieces, self.pieces, weights)
+        total = functional.embedding_bag(places, words, mode="sum")
+        return total / _measure(weights.square().sum(1)[places].sum(1))
+
+
+def _measure(squares: Tensor) -> Tensor:
+    return squares.sqrt().clamp(min=1e-6).unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -258,13 +243,12 @@ class Attention(nn.Module):
 
 
 class SequenceView(nn.Module):
-    """Logits from word vectors that look at their neighbours, and with layers at the whole text."""
+    """Word vectors that look at their neighbours, and with layers at the whole text."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, config: TextModelConfig, *, num_classes: int
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, config: TextModelConfig) -> None:
         super().__init__()
         size = config.word_size
+        self.size = 4 * size
         self.pieces_dropped, self.words_dropped = config.piece_dropout, config.word_dropout
         self.pieces = _build_table(vocabulary.num_pieces, size, scale=_SEQUENCE_SCALE)
         self.norm = nn.LayerNorm(size)
@@ -278,12 +262,9 @@ class SequenceView(nn.Module):
             Attention(size, num_heads=config.num_heads, dropout=config.dropout / 3)
             for _ in range(config.num_layers if has_layers else 0)
         )
-        self.head = _build_head(
-            4 * size, config.sequence_hidden, num_classes=num_classes, dropout=config.dropout
-        )
 
     def forward(self, features: Features) -> Tensor:
-        """Return batch x classes."""
+        """Return batch x size."""
         places = features.places
         mask = (features.pieces.amax(1) > 0)[places]
         if self.training:
@@ -299,8 +280,7 @@ class SequenceView(nn.Module):
         both = torch.cat([words, near], dim=2)
         total = (both * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True)
         peak = both.masked_fill(~mask.unsqueeze(2), torch.finfo(both.dtype).min).amax(1)
-        logits: Tensor = self.head(torch.cat([total, peak], dim=1))
-        return logits
+        return torch.cat([total, peak], dim=1)
 
     def _embed_words(self, features: Features) -> Tensor:
         weights = _drop(features.piece_weights, self.pieces_dropped, training=self.training)
@@ -327,10 +307,48 @@ class SequenceView(nn.Module):
         return near + self.bias
 
 
-class TextNetwork(nn.Module):
-    """One logit a class: the mean of the views' log-probabilities, and a shift.
+class Member(nn.Module):
+    """Logits from each view alone, and from all of them.
 
-    In training each view answers for itself, as if there were no other.
+    What it learns from one view must do without the other, so that neither is left to idle.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, config: TextModelConfig, *, num_classes: int
+    ) -> None:
+        super().__init__()
+        kinds: dict[TextArchitecture, list[type[BagView | SequenceView]]] = {
+            TextArchitecture.BAG: [BagView],
+            TextArchitecture.TRANSFORMER: [SequenceView],
+            TextArchitecture.BOTH: [BagView, SequenceView],
+        }
+        views = [kind(vocabulary, config) for kind in kinds[config.architecture]]
+        self.views = nn.ModuleList(views)
+        self.joints = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(view.size),
+                nn.Dropout(config.dropout),
+                nn.Linear(view.size, config.hidden),
+            )
+            for view in views
+        )
+        self.head = nn.Sequential(
+            nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, num_classes)
+        )
+
+    def forward(self, features: Features) -> Tensor:
+        """Return batch x answers x classes."""
+        pairs = zip(self.views, self.joints, strict=True)
+        alone = [joint(view(features)) for view, joint in pairs]
+        together = [torch.stack(alone).sum(0)] if len(alone) > 1 else []
+        answers: Tensor = self.head(torch.stack(alone + together, dim=1))
+        return answers
+
+
+class TextNetwork(nn.Module):
+    """One logit a class: the mean of the members' log-probabilities, and a shift.
+
+    In training each answer counts for itself, as if there were no other.
     """
 
     shift: Tensor
@@ -353,27 +371,21 @@ class TextNetwork(nn.Module):
         num_classes = len(shift)
         self.vocabulary = vocabulary
         self.register_buffer("shift", shift)
-        num_bags, num_sequences = config.num_bags, config.num_sequences
-        if config.architecture is TextArchitecture.TRANSFORMER:
-            num_bags = 0
-        if config.architecture is TextArchitecture.BAG:
-            num_sequences = 0
-        kinds = [BagView] * num_bags + [SequenceView] * num_sequences
-        self.views = nn.ModuleList(
-            kind(vocabulary, config, num_classes=num_classes) for kind in kinds
+        self.members = nn.ModuleList(
+            Member(vocabulary, config, num_classes=num_classes) for _ in range(config.num_members)
         )
 
     def forward(self, inputs: TextInputs) -> Tensor:
-        """Answer from the numbers of pieces and pairs.
+        """Answer from the numbers of features.
 
         Returns:
-            Batch x classes; in training batch x views x classes.
+            Batch x classes; in training batch x answers x classes.
         """
         features = self.vocabulary(inputs)
-        answers = [view(features) for view in self.views]
+        answers = torch.cat([member(features) for member in self.members], dim=1)
         if self.training:
-            return torch.stack(answers, dim=1)
-        return torch.stack([logits.log_softmax(1) for logits in answers]).mean(0) + self.shift
+            return answers
+        return answers.log_softmax(2).mean(1) + self.shift
 
 
 class TextClassifier(nn.Module):
@@ -391,48 +403,6 @@ class TextClassifier(nn.Module):
         return logits.softmax(1)
 
 
-class TextBatches:
-    """A split in memory, as numbers of features."""
-
-    def __init__(
-        self,
-        texts: Sequence[TextFeatures],
-        labels: Tensor,
-        *,
-        num_classes: int,
-        device: torch.device,
-    ) -> None:
-        self._num_classes, self._device, self._labels = num_classes, device, labels
-        numbers: dict[tuple[int, ...], int] = {(): 0}
-        places = [[numbers.setdefault(word, len(numbers)) for word in t.pieces] for t in texts]
-        self._pieces = _pad(list(numbers))
-        self._places, self._pairs = _pad(places), _pad([text.pairs for text in texts])
-        self._num_words = torch.tensor([len(text.pieces) for text in texts])
-        self._num_pairs = torch.tensor([len(text.pairs) for text in texts])
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def count_classes(self) -> Tensor:
-        """Return the number of examples of each class."""
-        return torch.bincount(self._labels, minlength=self._num_classes)
-
-    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> tuple[TextInputs, Tensor]:
-        """Return features and labels of some rows, as wide as the longest text among them."""
-        del generator  # Features are dropped by the network, from torch's own generator.
-        num_words = max(1, int(self._num_words[rows].max()) if len(rows) else 1)
-        num_pairs = max(1, int(self._num_pairs[rows].max()) if len(rows) else 1)
-        words, places = torch.unique(self._places[rows, :num_words], return_inverse=True)
-        inputs = (self._pieces[words], places, self._pairs[rows, :num_pairs])
-        pieces, places, pairs = (part.to(self._device) for part in inputs)
-        return (pieces, places, pairs), self._labels[rows].to(self._device)
-
-
-def _pad(lists: Sequence[Sequence[int]]) -> Tensor:
-    padded = torch.from_numpy(pad_numbers(lists))
-    return padded.int()
-
-
 def export_text_classifier(
     classifier: nn.Module, preprocessing: TextPreprocessing
 ) -> ExportedProgram:
@@ -443,7 +413,7 @@ def export_text_classifier(
         {
             0: batch,
             1: torch.export.Dim("words", min=2, max=preprocessing.longest_text),
-            2: torch.export.Dim("pieces", min=2, max=preprocessing.pieces_per_word),
+            2: torch.export.Dim("pieces", min=FEWEST_PIECES, max=preprocessing.pieces_per_word),
         },
         {0: batch, 1: torch.export.Dim("pairs", min=2, max=_MAX_PAIRS)},
     )

@@ -22,7 +22,7 @@ PLACES = [
     for end in ("lin", "lo", "na", "me")
 ]
 SMALL = {
-    "bag_size": 16, "bag_hidden": 32, "architecture": "bag", "min_count": 1, "batch_size": 8
+    "bag_size": 16, "hidden": 32, "architecture": "bag", "min_count": 1, "batch_size": 8
 }  # fmt: skip
 
 

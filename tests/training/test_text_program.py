@@ -25,7 +25,7 @@ SENTENCES = {
     "oos": ("who wrote a song about {}", "what is {} divided by two", "tell {} a joke"),
 }
 SMALL = (
-    *("--epochs", "10", "--bag_size", "16", "--bag_hidden", "32", "--word_size", "16"),
+    *("--epochs", "10", "--bag_size", "16", "--hidden", "32", "--word_size", "16"),
     *("--min_count", "1", "--hash_bits", "12", "--batch_size", "16", "--learning_rate", "0.005"),
     *("--out_of_scope_shift", "0"),
 )
@@ -158,10 +158,11 @@ def test_no_feature_is_number_zero() -> None:
     ("arguments", "message"),
     [
         (["--architecture", "lstm"], None),
-        (["--num_heads", "3"], "word_size must be a multiple of num_heads"),
+        (["--num_heads", "5"], "word_size must be a multiple of num_heads"),
         (["--word_dropout", "1"], "word_dropout must be from 0.0 to 0.95"),
         (["--hash_bits", "2"], "hash_bits must be from 8 to 24"),
         (["--shortest_piece", "5"], "shortest_piece and longest_piece"),
+        (["--pieces_per_word", "2"], "pieces_per_word must be from 3 to 512"),
         (["--window", "99"], "window must be from 0 to 32"),
         (["--out_of_scope_shift", "1e9"], "out_of_scope_shift must be from -100 to 100"),
     ],

@@ -23,7 +23,7 @@ from kubeloop.datasets.stores import open_store
 from kubeloop.errors import InputError
 from kubeloop.training.distributed import World
 from kubeloop.training.loop import TrainingLoop
-from kubeloop.training.loop_config import LoopConfig
+from kubeloop.training.loop_config import LoopConfig, Selection
 from kubeloop.training.package import PackageManifest, TensorSpec
 from kubeloop.training.programs.entry import (
     add_fields,
@@ -35,9 +35,9 @@ from kubeloop.training.programs.entry import (
 )
 from kubeloop.training.selection import Scores
 from kubeloop.training.stopping import StopSignal
+from kubeloop.training.text_batches import TextBatches
 from kubeloop.training.text_preprocessing import TextFeatures, TextPreprocessing
 from kubeloop.training.texts import (
-    TextBatches,
     TextClassifier,
     TextModelConfig,
     TextNetwork,
@@ -47,7 +47,12 @@ from kubeloop.training.texts import (
 from kubeloop.training.variants import VariantsConfig, read_variants
 
 DEFAULT_LOOP = LoopConfig(
-    learning_rate=0.003, batch_size=128, epochs=12, weight_decay=0.01, warm_up=0.1
+    learning_rate=0.003,
+    batch_size=128,
+    epochs=12,
+    weight_decay=0.01,
+    warm_up=0.1,
+    selection=Selection.LAST,
 )
 
 
@@ -63,7 +68,7 @@ class TextProgramConfig:
     """Where checkpoints go; empty: none are written."""
     out_of_scope: str = "oos"
     """Label of texts that belong to no other; a dataset need not have it."""
-    out_of_scope_shift: float = 1.0
+    out_of_scope_shift: float = 0.5
     """Added to the log-probability of that label."""
     preprocessing: TextPreprocessing
     """Which features a text has."""
@@ -92,7 +97,7 @@ def parse_arguments(arguments: Sequence[str]) -> TextProgramConfig:
     add_fields(parser, TextPreprocessing())
     add_fields(parser, TextModelConfig())
     parser.add_argument("--out_of_scope", default="oos")
-    parser.add_argument("--out_of_scope_shift", type=float, default=1.0)
+    parser.add_argument("--out_of_scope_shift", type=float, default=0.5)
     values = parser.parse_args(arguments)
     return TextProgramConfig(
         dataset_uri=values.dataset,
