@@ -1,7 +1,8 @@
-"""Predictions a second: our model server beside KServe's own, same model, same payload.
+"""Predictions a second: our model server beside KServe's own, same model, same payload; and our
+server with the model as exported, as ONNX and in 8 bits.
 
-Both run in one process on one compute thread, answer V1 over keep-alive connections, and are loaded
-by turns from here, so that what else the machine does falls on both.
+All run in one process on one compute thread, answer V1 over keep-alive connections, and are loaded
+by turns from here, so that what else the machine does falls on all.
 """
 
 import asyncio
@@ -22,8 +23,9 @@ from pathlib import Path
 import httpx
 import torch
 
-from kubeloop.testing.model_packages import write_package_of
+from kubeloop.testing.model_packages import add_variants_to, write_package_of
 from kubeloop.training.images import ImageClassifier
+from kubeloop.training.package import PROGRAM_FILE, open_package
 from kubeloop.training.preprocessing import ImagePreprocessing
 from kubeloop.training.vision import DEFAULT_ARCHITECTURE, build_backbone
 
@@ -34,6 +36,7 @@ CONNECTIONS = (1, 8)
 BUDGET_RATIO = 2.0
 START_SECONDS = 60
 
+SERVER = ("-m", "kubeloop.kserve.server", "--model_name=digits")
 PEER = """
 import sys
 from pathlib import Path
@@ -74,13 +77,15 @@ class Load:
     p99_seconds: float
 
 
-def write_model(folder: Path) -> Path:
-    """The network that training builds for small images, untrained."""
+def write_model(
+    folder: Path, *, architecture: str = DEFAULT_ARCHITECTURE, image_size: int = 16
+) -> Path:
+    """The network that training builds, by default for small images, untrained."""
     torch.manual_seed(0)
-    backbone = build_backbone(DEFAULT_ARCHITECTURE, num_classes=10, image_size=16)
+    backbone = build_backbone(architecture, num_classes=10, image_size=image_size)
     classifier = ImageClassifier(
         backbone,
-        preprocessing=ImagePreprocessing(channels=1, image_size=16),
+        preprocessing=ImagePreprocessing(channels=1, image_size=image_size),
         mean=torch.tensor([100.0]),
         std=torch.tensor([60.0]),
     )
@@ -160,26 +165,58 @@ def print_load(name: str, connections: int, result: Load) -> None:
     )
 
 
+def compare_peers(model: Path) -> None:
+    """Print both servers, and the ratio of each pair of rounds."""
+    ours, theirs = find_free_ports(2)
+    with (
+        running([*SERVER, f"--model_dir={model}", f"--http_port={ours}"], ours),
+        running(["-c", PEER, str(model), str(theirs)], theirs),
+    ):
+        for connections in CONNECTIONS:
+            ratios = []
+            for _ in range(NUM_ROUNDS):
+                mine = asyncio.run(load(ours, connections))
+                peer = asyncio.run(load(theirs, connections))
+                ratios.append(mine.requests_per_second / peer.requests_per_second)
+            print_load("kubeloop", connections, mine)
+            print_load("kserve", connections, peer)
+            ratio = statistics.median(ratios)
+            print(f"kubeloop / kserve                  {ratio:.1f}x (budget {BUDGET_RATIO:g})")
+
+
+def compare_variants(name: str, model: Path) -> None:
+    """Print size and speed of each form of a model, and the ratio to the original's."""
+    manifest = open_package(add_variants_to(model)).manifest
+    files = {"": PROGRAM_FILE, **{key: spec.file for key, spec in manifest.variants.items()}}
+    ports = dict(zip(files, find_free_ports(len(files)), strict=True))
+    with contextlib.ExitStack() as stack:
+        for variant, port in ports.items():
+            flags = [f"--model_dir={model}", f"--http_port={port}", f"--variant={variant}"]
+            stack.enter_context(running([*SERVER, *flags], port))
+        for connections in CONNECTIONS:
+            rounds = [
+                {variant: asyncio.run(load(port, connections)) for variant, port in ports.items()}
+                for _ in range(NUM_ROUNDS)
+            ]
+            for variant, file in files.items():
+                size = (model / file).stat().st_size / 1e6
+                ratio = statistics.median(
+                    results[variant].requests_per_second / results[""].requests_per_second
+                    for results in rounds
+                )
+                print(f"{name} {variant or 'original'}: {size:.1f} MB, {ratio:.1f}x the original")
+                print_load(variant or "original", connections, rounds[-1][variant])
+
+
 def main() -> None:
-    """Print both, and the ratio of each pair of rounds."""
-    with tempfile.TemporaryDirectory() as name:
-        model = write_model(Path(name, "digits"))
-        ours, theirs = find_free_ports(2)
-        server = ["-m", "kubeloop.kserve.server", "--model_name=digits", f"--model_dir={model}"]
-        with (
-            running([*server, f"--http_port={ours}"], ours),
-            running(["-c", PEER, str(model), str(theirs)], theirs),
-        ):
-            for connections in CONNECTIONS:
-                ratios = []
-                for _ in range(NUM_ROUNDS):
-                    mine = asyncio.run(load(ours, connections))
-                    peer = asyncio.run(load(theirs, connections))
-                    ratios.append(mine.requests_per_second / peer.requests_per_second)
-                print_load("kubeloop", connections, mine)
-                print_load("kserve", connections, peer)
-                ratio = statistics.median(ratios)
-                print(f"kubeloop / kserve                  {ratio:.1f}x (budget {BUDGET_RATIO:g})")
+    """Print the comparison with the peer, and those of variants."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_model(Path(folder, "digits"))
+        compare_peers(model)
+        compare_variants("digits", model)
+        compare_variants(
+            "resnet18", write_model(Path(folder, "resnet"), architecture="resnet18", image_size=64)
+        )
 
 
 if __name__ == "__main__":
