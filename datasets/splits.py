@@ -156,10 +156,10 @@ class Dealer:
             }
             self._assigned = assign_splits(small, self._config, is_whole=self._is_whole)
         splits = self._deal_by_place(digests)
-        small = {label for label in {*labels} if self._small[label] is not None}
-        if small:
+        exact = {label for label in {*labels} if self._small[label] is not None}
+        if exact:
             for row, (label, digest) in enumerate(zip(labels, digests, strict=True)):
-                if label in small:
+                if label in exact:
                     splits[row] = self._assigned[label, digest.hex()]
         return splits
 
