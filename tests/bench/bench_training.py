@@ -142,15 +142,16 @@ def work() -> None:
     with joined(world):
         for architecture in ARCHITECTURES:
             rounds = [measure_round(architecture, world) for _ in range(NUM_WORKER_ROUNDS)]
+            if not world.is_main:
+                continue
             one, two, apart = (statistics.median(rates) for rates in zip(*rounds, strict=True))
             ratio = statistics.median(together / alone for alone, together, _ in rounds)
             ratios.append(ratio)
-            if world.is_main:
-                print(architecture)
-                print(f"  {'one worker on one core':30}{one:9.0f} images/s")
-                print(f"  {'two workers on two cores':30}{two:9.0f} images/s")
-                print(f"  {'two runs apart, of one each':30}{apart:9.0f} images/s (the limit)")
-                print(f"  {'two / one':30}{ratio:9.2f} (budget {WORKERS_BUDGET})")
+            print(architecture)
+            print(f"  {'one worker on one core':30}{one:9.0f} images/s")
+            print(f"  {'two workers on two cores':30}{two:9.0f} images/s")
+            print(f"  {'two runs apart, of one each':30}{apart:9.0f} images/s (the limit)")
+            print(f"  {'two / one':30}{ratio:9.2f} (budget {WORKERS_BUDGET})")
     if world.is_main:
         print(min(ratios))
 
