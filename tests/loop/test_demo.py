@@ -4,67 +4,38 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from kubeloop.testing.command_line import CommandLine
 from kubeloop.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.loop, pytest.mark.pinned]
-KUBELOOP = [sys.executable, "-m", "kubeloop.cli.main"]
-ANY_PORTS = ["--api-port", "0", "--kfp-port", "0", "--gateway-port", "0"]
-
-
-def kubeloop(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*KUBELOOP, *arguments, "--state", str(state)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=state.parent,
-    )
-
-
-def processes_of(state: Path) -> list[psutil.Process]:
-    """Processes whose command line or environment names the state folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            text = " ".join(process.cmdline()) + " ".join(process.environ().values())
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if str(state) in text and process.pid != os.getpid():
-            found.append(process)
-    return found
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("loop") / "state"
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    command = CommandLine(tmp_path_factory.mktemp("loop") / "state")
+    yield command
+    command.down()
 
 
 @pytest.fixture(scope="module")
-def report(state: Path) -> dict[str, Any]:
-    file = state.parent / "report.json"
-    done = kubeloop("demo", "--report", str(file), state=state)
-    assert done.returncode == 0, done.stdout + done.stderr
+def report(command: CommandLine) -> dict[str, Any]:
+    file = command.state.parent / "report.json"
+    done = command.run("demo", "--report", str(file), timeout_seconds=300)
+    assert done.code == 0, done
     result: dict[str, Any] = json.loads(file.read_text())
     return result
 
 
 @pytest.fixture(scope="module")
-def plane(state: Path, report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def plane(command: CommandLine, report: dict[str, Any]) -> dict[str, Any]:
     """A control plane started again on what the demo left."""
-    started = kubeloop("up", *ANY_PORTS, "-o", "json", state=state)
-    assert started.returncode == 0, started.stderr
-    try:
-        yield json.loads(started.stdout)
-    finally:
-        kubeloop("down", state=state)
+    return command.up()
 
 
 def test_demo_reaches_its_accuracy_on_scans_nobody_trained_on(report: dict[str, Any]) -> None:
@@ -92,8 +63,8 @@ def test_lineage_runs_from_endpoint_to_source_with_digests(report: dict[str, Any
     assert all(nodes[kind]["digest"].startswith("sha256:") for kind in chain)
 
 
-def test_nothing_runs_after_the_demo(report: dict[str, Any], state: Path) -> None:
-    assert processes_of(state) == []
+def test_nothing_runs_after_the_demo(report: dict[str, Any], command: CommandLine) -> None:
+    assert command.processes() == []
 
 
 def test_kubectl_shows_what_happened(plane: dict[str, Any]) -> None:
@@ -128,39 +99,41 @@ def test_kubectl_prints_the_training_log(plane: dict[str, Any]) -> None:
     assert "val_accuracy=" in log
 
 
-def test_endpoint_serves_again_after_a_restart(plane: dict[str, Any], state: Path) -> None:
+def test_endpoint_serves_again_after_a_restart(plane: dict[str, Any], command: CommandLine) -> None:
     from kubeloop.kserve.client import PredictionClient
 
     url = f"{plane['gateway_url']}/serving/default/digits"
     with PredictionClient(url, "digits") as client:
         asyncio.run(wait_until(client.is_ready, timeout_seconds=60))
-    scan = next((state / "demo" / "digits" / "7").iterdir())
-    done = kubeloop("predict", "digits", str(scan), "-o", "json", state=state)
-    assert done.returncode == 0, done.stderr
-    (prediction,) = json.loads(done.stdout)["predictions"]
+    scan = next((command.state / "demo" / "digits" / "7").iterdir())
+    done = command.call("predict", "digits", str(scan), "-o", "json")
+    assert done.code == 0, done.err
+    (prediction,) = done.json["predictions"]
     assert prediction["label"] == "7"
 
 
-def test_lineage_is_printed_by_the_command(plane: dict[str, Any], state: Path) -> None:
-    done = kubeloop("lineage", "digits", state=state)
-    assert done.returncode == 0, done.stderr
+def test_lineage_is_printed_by_the_command(plane: dict[str, Any], command: CommandLine) -> None:
+    done = command.call("lineage", "digits")
+    assert done.code == 0, done.err
     for word in ("endpoint", "model", "training job", "trial", "dataset", "source"):
-        assert word in done.stdout
+        assert word in done.out
 
 
-def test_lineage_is_verified_against_what_lies_on_disk(plane: dict[str, Any], state: Path) -> None:
-    done = kubeloop("lineage", "digits", "--verify", state=state)
-    assert done.returncode == 0, done.stderr
+def test_lineage_is_verified_against_what_lies_on_disk(
+    plane: dict[str, Any], command: CommandLine
+) -> None:
+    done = command.call("lineage", "digits", "--verify")
+    assert done.code == 0, done.err
     for word in ("endpoint default/digits", "model ", "dataset digits@", "source digits"):
-        assert f"intact  {word}" in done.stderr
+        assert f"intact  {word}" in done.err
 
 
-def test_run_carries_a_picture_of_its_lineage(plane: dict[str, Any], state: Path) -> None:
-    (run,) = json.loads(kubeloop("runs", "-o", "json", state=state).stdout)
-    done = kubeloop("lineage", run["run_id"], "-o", "json", state=state)
+def test_run_carries_a_picture_of_its_lineage(plane: dict[str, Any], command: CommandLine) -> None:
+    (run,) = command.call("runs", "-o", "json").json
+    done = command.call("lineage", run["run_id"], "-o", "json")
     (picture,) = (
         node
-        for node in json.loads(done.stdout)["nodes"]
+        for node in done.json["nodes"]
         if node["details"].get("type") == "HTML" and node["id"] == "lineage"
     )
     page = Path(picture["uri"]).read_text()
@@ -168,16 +141,7 @@ def test_run_carries_a_picture_of_its_lineage(plane: dict[str, Any], state: Path
     assert "default/digits" in page
 
 
-def test_runs_are_listed_with_their_state(plane: dict[str, Any], state: Path) -> None:
-    done = kubeloop("runs", "-o", "json", state=state)
-    (run,) = json.loads(done.stdout)
+def test_runs_are_listed_with_their_state(plane: dict[str, Any], command: CommandLine) -> None:
+    done = command.call("runs", "-o", "json")
+    (run,) = done.json
     assert run["state"] == "SUCCEEDED"
-
-
-def test_second_control_plane_on_the_same_state_is_refused(
-    plane: dict[str, Any], state: Path
-) -> None:
-    done = kubeloop("up", *ANY_PORTS, state=state)
-    assert done.returncode == 1
-    assert "already runs" in done.stderr
-    assert "kubeloop down" in done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+
 from kubeloop.cli.plane import running
 from kubeloop.local.state import StateFolder
 
@@ -26,7 +27,7 @@ def test_quickstart_runs_the_loop_through_the_sdks(
     kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    monkeypatch.setenv("QUICKSTART_EPOCHS", "8")
+    monkeypatch.setenv("QUICKSTART_EPOCHS", "4")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -39,7 +40,7 @@ def test_quickstart_runs_the_loop_through_the_sdks(
     assert "learning_rate" in _result(notebook, "best.parameter_assignments")
     assert "val_accuracy=" in _result(notebook, "get_job_logs")
     answers = ast.literal_eval(_result(notebook, "classify"))
-    assert sum(truth == predicted for truth, predicted in answers) >= 7
+    assert sum(truth == predicted for truth, predicted in answers) >= 6
 
 
 def test_quickstart_is_stored_without_outputs() -> None:
