@@ -16,8 +16,6 @@ from torch import Tensor
 from kubeloop.errors import InputError
 from kubeloop.optional_imports import import_from_extra
 
-_PRECISE_ON_AVX2 = "session.x64quantprecision"
-
 
 class OnnxProgram:
     """A program that answers as the exported one does: tensors in, a tensor or a tuple out."""
@@ -35,8 +33,6 @@ class OnnxProgram:
         _refuse_other_files(data, name=path.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # NB: products of int8 may overflow on older processors, and would answer otherwise there.
-        options.add_session_config_entry(_PRECISE_ON_AVX2, "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
