@@ -137,9 +137,9 @@ def load_split(split: ImageSplit, preprocessing: ImagePreprocessing) -> tuple[Te
         )
     images = torch.empty((len(split), preprocessing.channels, size, size), dtype=torch.uint8)
     labels = torch.empty(len(split), dtype=torch.int64)
-    for index, example in enumerate(split.images(channels=preprocessing.channels)):
-        pixels = torch.tensor(example.image).permute(2, 0, 1).unsqueeze(0)
-        images[index] = resize_images(pixels, size)[0].to(torch.uint8)
+    for index, example in enumerate(split):
+        pixels = preprocessing.resize(preprocessing.decode(example.data))
+        images[index] = torch.tensor(pixels).permute(2, 0, 1)
         labels[index] = example.class_index
     return images, labels
 
