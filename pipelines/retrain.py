@@ -39,8 +39,9 @@ def retrain(
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
     min_gain: float = 0.0,
     min_new_accuracy: float = 0.8,
-    epochs: int = 14,
-    num_workers: int = 2,
+    epochs: int = 9,
+    num_workers: int = 1,
+    cpu: str = "2",
     max_examples_per_class: int = 0,
     num_probes: int = 10,
     service_account: str = "",
@@ -63,6 +64,7 @@ def retrain(
         min_new_accuracy: Accuracy on the labels that only the new model knows, in [0, 1].
         epochs: Epochs of the training.
         num_workers: Replicas of the training job.
+        cpu: CPU of a replica, as a Kubernetes quantity.
         max_examples_per_class: New examples taken of each class; 0: all.
         num_probes: Test examples sent to the endpoint at the end.
         service_account: Whose credentials download the model; empty: the namespace's default.
@@ -90,6 +92,7 @@ def retrain(
         program=program,
         code=code,
         num_workers=num_workers,
+        cpu=cpu,
         seed=seed,
     )
     judged = add_evaluation(

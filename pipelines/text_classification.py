@@ -50,8 +50,9 @@ def text_classification(
     max_trials: int = 6,
     parallel_trials: int = 2,
     trial_epochs: int = 5,
-    epochs: int = 12,
-    num_workers: int = 2,
+    epochs: int = 9,
+    num_workers: int = 1,
+    cpu: str = "2",
     max_examples_per_class: int = 0,
     num_probes: int = 10,
     service_account: str = "",
@@ -79,6 +80,7 @@ def text_classification(
         trial_epochs: Epochs of a trial.
         epochs: Epochs of the training with the best hyperparameters.
         num_workers: Replicas of the training job.
+        cpu: CPU of a replica, as a Kubernetes quantity.
         max_examples_per_class: Texts taken of each class; 0: all.
         num_probes: Test texts sent to the endpoint at the end.
         service_account: Whose credentials download the model; empty: the namespace's default.
@@ -123,6 +125,7 @@ def text_classification(
         program="text",
         code=code,
         num_workers=num_workers,
+        cpu=cpu,
         seed=seed,
     )
     judged = add_evaluation(
