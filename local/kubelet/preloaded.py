@@ -35,6 +35,7 @@ _RENEWED = frozenset(
         "PATH",
         "PWD",
         "PYTHONUNBUFFERED",
+        "THP_MEM_ALLOC_ENABLE",  # the warm parent's own
         "TMPDIR",
         "TMP",
         "TEMP",

@@ -4,7 +4,6 @@
 a table of 1 GB, for the peak of memory. Environment: BENCH_DATASETS_GB.
 """
 
-import io
 import json
 import multiprocessing
 import os
@@ -18,34 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from kubeloop.datasets import IngestConfig, ingest
+from kubeloop.testing.image_folders import PHOTO_BYTES, write_photos
 
-FILE_BYTES = 100_000
-NUM_CLASSES = 10
 NUM_ROUNDS = 3
 INGEST_BUDGET, AGAIN_BUDGET, MEMORY_BUDGET_MB = 0.6, 0.05, 500
-
-
-def make_images(root: Path, num_bytes: int) -> None:
-    """Write JPEG files of 100 KB, each different, in folders by class."""
-    random = np.random.default_rng(0)
-    bases = []
-    for _ in range(20):
-        smooth = Image.fromarray(random.integers(0, 255, (60, 80, 3), dtype=np.uint8))
-        pixels = np.asarray(smooth.resize((640, 480))).astype(int)
-        pixels += random.integers(-22, 22, (480, 640, 3))
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=80)
-        bases.append(buffer.getvalue())
-    for number in range(num_bytes // FILE_BYTES):
-        folder = root / f"class-{number % NUM_CLASSES}"
-        folder.mkdir(parents=True, exist_ok=True)
-        comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8)
-        base = bases[number % len(bases)]
-        (folder / f"{number:07d}.jpg").write_bytes(base[:2] + comment + base[2:])
 
 
 def copy_and_hash(source: Path, target: Path) -> float:
@@ -81,7 +57,7 @@ def measure_ingest(source: str, store: str, kind: str) -> dict[str, float]:
 def bench_ingest(folder: Path, gigabytes: float) -> None:
     """Print the ratios to copy and sha256; the best of a few rounds, for others use the machine."""
     source = folder / "images"
-    make_images(source, int(gigabytes * 1e9))
+    write_photos(source, count=int(gigabytes * 1e9 / PHOTO_BYTES))
     rounds = []
     for _ in range(NUM_ROUNDS if gigabytes <= 2 else 1):
         peer = copy_and_hash(source, folder / "copy")

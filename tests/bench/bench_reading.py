@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_datasets import FILE_BYTES, make_images
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from kubeloop.datasets import IngestConfig, SplitConfig, ingest, open_dataset
 from kubeloop.datasets.reading import EncodedImage
 from kubeloop.datasets.streaming import StreamConfig, StreamingDataset
+from kubeloop.testing.image_folders import write_photos
 from kubeloop.training.preprocessing import ImagePreprocessing
 
 NUM_SMALL, NUM_PHOTOS = 6000, 600
@@ -130,7 +130,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-reading-") as name:
         folder = Path(name)
         make_small_images(folder / SMALL, NUM_SMALL)
-        make_images(folder / PHOTOS, NUM_PHOTOS * FILE_BYTES)
+        write_photos(folder / PHOTOS, count=NUM_PHOTOS)
         small = bench(folder, SMALL, [32])
         photos = bench(folder, PHOTOS, [64, 128, NO_BUDGET_FROM, FULL_SIZE])
     return int(not all(small + photos))
