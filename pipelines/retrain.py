@@ -39,7 +39,7 @@ def retrain(
     hyperparameters: dict = {},  # type: ignore[type-arg]  # noqa: B006
     min_gain: float = 0.0,
     min_new_accuracy: float = 0.8,
-    epochs: int = 9,
+    epochs: int = 8,
     num_workers: int = 1,
     cpu: str = "2",
     max_examples_per_class: int = 0,

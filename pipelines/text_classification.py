@@ -50,7 +50,7 @@ def text_classification(
     max_trials: int = 6,
     parallel_trials: int = 2,
     trial_epochs: int = 5,
-    epochs: int = 9,
+    epochs: int = 8,
     num_workers: int = 1,
     cpu: str = "2",
     max_examples_per_class: int = 0,

@@ -49,7 +49,7 @@ from kubeloop.training.variants import VariantsConfig, read_variants
 DEFAULT_LOOP = LoopConfig(
     learning_rate=0.003,
     batch_size=128,
-    epochs=9,
+    epochs=8,
     weight_decay=0.01,
     warm_up=0.1,
     selection=Selection.LAST,
