@@ -28,9 +28,12 @@ def add_evaluation(
     Returns:
         The tasks, that of `evaluate_model` last.
     """
-    champion = find_champion(endpoint=endpoint_name, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
-    # Another run may deploy a model while this one trains.
-    champion.after(train)
+    # It waits for the model: another run may deploy one while this one trains.
+    champion = find_champion(
+        endpoint=endpoint_name,
+        model=train.outputs["model"],
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    )
     champion.set_caching_options(False)
     evaluate = evaluate_model(
         dataset=dataset,
