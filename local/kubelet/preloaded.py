@@ -25,17 +25,26 @@ from pathlib import Path
 from kubeloop.local.kubelet import linux
 from kubeloop.local.kubelet.python_command import read_thread_limit
 
-_RENEWED = frozenset(
+PARENT_ENV = {
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""The warm parent's own variables, whatever its children have.
+
+They keep libraries from starting threads when they are loaded: the allocator of pyarrow, which
+pandas imports where it is installed, and NumPy's OpenBLAS. And they ask for the huge pages of
+training programs (`kubeloop.training.programs`), which torch takes from its start or never.
+"""
+
+_RENEWED = PARENT_ENV.keys() | frozenset(
     {
         "HOME",  # only used to compute defaults that the programs overwrite or never reach
         "HOSTNAME",
-        "JE_ARROW_MALLOC_CONF",  # the warm parent's own
         "KUBECONFIG",
-        "OPENBLAS_NUM_THREADS",
         "PATH",
         "PWD",
-        "PYTHONUNBUFFERED",
-        "THP_MEM_ALLOC_ENABLE",  # the warm parent's own
         "TMPDIR",
         "TMP",
         "TEMP",

@@ -19,15 +19,6 @@ logger = logging.getLogger(__name__)
 
 _MODULE = "kubeloop.local.kubelet.zygote"
 _END_SECONDS = 5.0
-_FORKABLE = {
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONUNBUFFERED": "1",
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
-"""What keeps libraries from starting threads when they are loaded: the allocator of pyarrow, which
-pandas imports where it is installed, and NumPy's OpenBLAS. And the huge pages of training programs
-(`kubeloop.training.programs`), which torch asks for from its start or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +134,7 @@ class WarmParent:
                 "-m",
                 _MODULE,
                 json.dumps(settings),
-                env={**env, **_FORKABLE},
+                env={**env, **preloaded.PARENT_ENV},
                 cwd="/",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
