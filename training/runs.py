@@ -1,13 +1,18 @@
 """Run a training job to its end, through the official TrainingClient.
 
 Safe to repeat: a job of that name that is running is watched, one that has succeeded is taken as it
-is, and one that has failed is replaced. A run that is cancelled (SIGTERM, Ctrl-C) or gives up
-deletes its job; a process that is killed leaves the job running, and its retry finds it.
+is, and one that has failed is replaced; one that was built otherwise, or for another pipeline run,
+is left alone. A run that is cancelled (SIGTERM, Ctrl-C) or gives up deletes its job; a process that
+is killed leaves the job running, and its retry finds it.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,11 +25,22 @@ from kubeloop.errors import InputError, KubeloopError, PermanentError, Transient
 from kubeloop.interruption import undo_when_interrupted
 from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
 from kubeloop.training.metric_lines import parse_metrics
+from kubeloop.training.replica_ends import (
+    EXIT_EVENT,
+    ReplicaEnd,
+    choose_end,
+    count_restarts,
+    find_ends,
+    find_lost_ends,
+    find_obstacles,
+)
 
+SPECIFICATION_ANNOTATION = "kubeloop.dev/specification"
+"""Digest of what a job was created as; what it became since, such as resumed, changes nothing."""
 _RUN_LABEL = "pipeline/runid"
-_EXIT_EVENT = "ExitedWithCode"
-_RETRYABLE = frozenset({138, 143})
+_SUSPENDED = "Suspended"
 _NUM_TAIL_LINES = 20
+_MAX_READ_LINES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +104,7 @@ def run_training_job(
         PermanentError: The job failed, was deleted, restarted too often, or took too long; the
             message carries the failing replica and the last lines of its log.
         TransientError: The Kubernetes API does not answer.
-        InputError: The job's name is taken by another pipeline run.
+        InputError: The job's name is taken by another pipeline run, or by a job built otherwise.
     """
     run = _Run(
         job=job,
@@ -118,7 +134,10 @@ class _Run:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     metrics: list[Mapping[str, float]] = field(default_factory=list)
+    uid: str = ""
     num_lines_seen: dict[str, int] = field(default_factory=dict)
+    tails: dict[str, tuple[str, deque[str]]] = field(default_factory=dict)
+    """Pod to the life of it that was followed last, and the end of what it printed."""
     uids: dict[str, set[str]] = field(default_factory=dict)
     restart_counts: dict[str, int] = field(default_factory=dict)
     notices: set[str] = field(default_factory=set)
@@ -142,12 +161,19 @@ class _Run:
     def ensure(self) -> None:
         """Create the job, or take the one that is there."""
         found = self._find()
-        if found is not None and _condition(found, constants.JOB_CONDITION_FAILED):
-            self.delete()
-            self._wait_until_gone()
-            found = None
+        if found is not None:
+            self._check_run(found)
+            if _condition(found, constants.JOB_CONDITION_FAILED):
+                self.delete()
+                self._wait_until_gone()
+                found = None
         if found is None:
             found = self._create()
+        self._check_run(found)
+        self._check_specification(found)
+        self.uid = str(found.metadata.uid)
+
+    def _check_run(self, found: KubeflowOrgV1PyTorchJob) -> None:
         ours, theirs = (_run_of(job) for job in (self.job, found))
         if ours != theirs:
             raise InputError(
@@ -155,10 +181,32 @@ class _Run:
                 " name."
             )
 
+    def _check_specification(self, found: KubeflowOrgV1PyTorchJob) -> None:
+        """Refuse to take another job's result for this one's; jobs of others carry no digest."""
+        digest = (found.metadata.annotations or {}).get(SPECIFICATION_ANNOTATION)
+        if digest not in (None, self._digest()):
+            raise InputError(
+                f"{self.where} is there already, and was built otherwise; delete it, or choose"
+                " another name."
+            )
+
+    def _digest(self) -> str:
+        from kubernetes.client import ApiClient
+
+        spec = ApiClient().sanitize_for_serialization(self.job.spec)
+        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
     def _create(self) -> KubeflowOrgV1PyTorchJob:
+        job = copy.copy(self.job)
+        job.metadata = copy.copy(job.metadata)
+        annotations = job.metadata.annotations or {}
+        job.metadata.annotations = {**annotations, SPECIFICATION_ANNOTATION: self._digest()}
         with suppress(ObjectConflictError), translate_errors(f"create {self.where}"):
-            self.client.create_job(self.job, namespace=self.namespace)
-        return self._find() or self.job
+            self.client.create_job(job, namespace=self.namespace)
+        found = self._find()
+        if found is None:
+            raise PermanentError(f"{self.where} was deleted as soon as it was created.")
+        return found
 
     def _find(self) -> KubeflowOrgV1PyTorchJob | None:
         try:
@@ -198,19 +246,19 @@ class _Run:
     def _look(self) -> bool:
         """Look once; True when the job has succeeded."""
         job = self._find()
-        if job is None:
+        if job is None or job.metadata.uid != self.uid:
             raise PermanentError(f"{self.where} was deleted while it ran.")
         pods = self._list_pods()
         succeeded = _condition(job, constants.JOB_CONDITION_SUCCEEDED) is not None
         self._follow_log(pods, is_final=succeeded)
         self._count_restarts(pods)
         if failed := _condition(job, constants.JOB_CONDITION_FAILED):
-            raise PermanentError(
-                f"{self.where} failed"
-                f"{self._describe_failure(pods) or f': {failed.message}{self._describe_pods()}'}"
-            )
+            raise PermanentError(f"{self.where} failed{self._describe_failure(pods, failed)}")
+        if _condition(job, _SUSPENDED):
+            self._notice(f"{self.where} is suspended: it waits to be resumed, as by Kueue.")
         for pod in pods:
-            self._notice_waiting(pod)
+            for obstacle in (*find_obstacles(pod), *self._list_failed_mounts(pod)):
+                self._notice(f"Pod {pod.metadata.name} waits: {obstacle}")
         return succeeded
 
     def _finish(self) -> TrainingRun:
@@ -223,7 +271,12 @@ class _Run:
 
     def _list_pods(self) -> Sequence[Any]:
         with translate_errors(f"list the pods of {self.where}"):
-            return list(self.client.get_job_pods(self.name, namespace=self.namespace))
+            pods = self.client.get_job_pods(self.name, namespace=self.namespace)
+        # NB: pods of a job that this one replaces may still be on their way out.
+        return [pod for pod in pods if self._owns(pod)]
+
+    def _owns(self, pod: Any) -> bool:  # Any: the client's V1Pod
+        return any(owner.uid == self.uid for owner in pod.metadata.owner_references or ())
 
     def _read_log(self, **selection: Any) -> dict[str, str]:  # Any: the client's own arguments
         try:
@@ -235,96 +288,104 @@ class _Run:
 
     def _follow_log(self, pods: Sequence[Any], *, is_final: bool = False) -> None:
         """Pass on what rank 0 printed since the last look."""
-        lives = {pod.metadata.name: f"{pod.metadata.uid}/{_restarts_of(pod)}" for pod in pods}
+        lives = {pod.metadata.name: f"{pod.metadata.uid}/{count_restarts(pod)}" for pod in pods}
         # NB: any worker of an elastic job may be rank 0, and only that one prints metrics.
         for pod, text in self._read_log(is_master=not self.is_elastic).items():
+            if pod not in lives:
+                continue
             # NB: unless the job has ended, the last line may still be being written.
             lines = text.splitlines() if is_final else text.split("\n")[:-1]
-            life = lives.get(pod, pod)
+            life = lives[pod]
             for line in lines[self.num_lines_seen.get(life, 0) :]:
                 self.on_log(line)
+                self._keep_tail(pod, life, line)
                 if found := parse_metrics(line):
                     self.metrics.append(found)
                     self.on_metrics(found)
             self.num_lines_seen[life] = max(len(lines), self.num_lines_seen.get(life, 0))
 
+    def _keep_tail(self, pod: str, life: str, line: str) -> None:
+        if self.tails.get(pod, ("",))[0] != life:
+            self.tails[pod] = (life, deque(maxlen=_NUM_TAIL_LINES))
+        if line.strip():
+            self.tails[pod][1].append(line)
+
     def _count_restarts(self, pods: Sequence[Any]) -> None:
         for pod in pods:
             self.uids.setdefault(pod.metadata.name, set()).add(pod.metadata.uid)
-            self.restart_counts[pod.metadata.uid] = _restarts_of(pod)
+            self.restart_counts[pod.metadata.uid] = count_restarts(pod)
         if self._num_restarts() > self.watch.max_restarts:
             raise _GivenUpError(
                 f"{self.where} was restarted more than {self.watch.max_restarts} times and was"
                 " deleted; its program is killed again and again, for want of memory perhaps"
-                f"{self._describe_failure(pods) or self._describe_exits()}"
+                f"{self._describe_end(pods) or '.'}"
             )
 
     def _num_restarts(self) -> int:
         recreated = sum(len(uids) - 1 for uids in self.uids.values())
         return recreated + sum(self.restart_counts.values())
 
-    def _notice_waiting(self, pod: Any) -> None:  # Any: the client's V1Pod
-        for condition in pod.status.conditions or ():
-            if condition.type == "PodScheduled" and condition.status == "False":
-                notice = f"Pod {pod.metadata.name} waits: {condition.message}"
-                if notice not in self.notices:
-                    self.notices.add(notice)
-                    self.on_log(notice)
+    def _notice(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.add(notice)
+            self.on_log(notice)
 
     def _describe_pods(self) -> str:
         phases = [f"{pod.metadata.name} is {pod.status.phase}" for pod in self._list_pods()]
         notices = sorted(self.notices)
         return f" Its pods: {'; '.join([*phases, *notices]) or 'none'}."
 
-    def _describe_exits(self) -> str:
-        """Say how the last replica ended of which nothing else is left."""
-        selector = f"involvedObject.name={self.name},reason={_EXIT_EVENT}"
-        events = []
-        with suppress(KubeloopError), translate_errors(f"list the events of {self.where}"):
-            events = self.client.core_api.list_namespaced_event(
-                self.namespace, field_selector=selector
-            ).items
-        return f": {events[-1].message}." if events else "."
+    def _describe_failure(self, pods: Sequence[Any], failed: Any) -> str:
+        """Say why the job failed, in the rest of a sentence."""
+        if any(not end.is_consequence for end in find_ends(pods, is_elastic=self.is_elastic)):
+            return self._describe_end(pods)
+        said = str(failed.message).rstrip(".")
+        return f": {said}{self._describe_end(pods) or f'.{self._describe_pods()}'}"
 
-    def _describe_failure(self, pods: Sequence[Any]) -> str:
+    def _describe_end(self, pods: Sequence[Any]) -> str:
         """Say which replica ended how, in the rest of a sentence, and the end of its log."""
-        ends = [(pod, end) for pod in pods if (end := _end_of(pod)) is not None]
-        if not ends:
-            return ""
-        # NB: a replica that lost its peer, or was stopped, says less than the one that failed.
-        pod, end = min(ends, key=lambda entry: entry[1].exit_code in _RETRYABLE)
-        labels = pod.metadata.labels
-        kind = labels[constants.REPLICA_TYPE_LABEL]
-        index = int(labels[constants.REPLICA_INDEX_LABEL])
-        is_worker = kind == constants.REPLICA_TYPE_WORKER.lower() and not self.is_elastic
-        rank = index + 1 if is_worker else index
-        logs = self._read_log(is_master=False, replica_type=kind, replica_index=index)
-        log = logs.get(pod.metadata.name, "")
-        lines = [line for line in log.splitlines() if line.strip()][-_NUM_TAIL_LINES:]
-        reason = f" ({end.reason})" if end.reason and end.reason != "Error" else ""
-        cause = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
-        tail = "\n".join(["", "The last lines of its log:", *lines]) if lines else ""
-        return (
-            f": rank {rank}, pod {pod.metadata.name}, exited with code {end.exit_code}{reason}:"
-            f" {cause}{tail}"
-        )
+        ends = find_ends(pods, is_elastic=self.is_elastic)
+        if all(end.is_consequence for end in ends):
+            events = self._list_events(self.uid, EXIT_EVENT)
+            ends += find_lost_ends(events, self.name, is_elastic=self.is_elastic)
+        end = choose_end(ends)
+        return "" if end is None else end.render(self._read_tail(end))
+
+    def _list_failed_mounts(self, pod: Any) -> list[str]:  # Any: the client's V1Pod
+        """Say which volumes a pod lacks: its status holds nothing of that."""
+        if pod.status.phase != "Pending":
+            return []
+        return [event.message for event in self._list_events(pod.metadata.uid, "FailedMount")]
+
+    def _list_events(self, uid: str, reason: str) -> Sequence[Any]:
+        selector = f"involvedObject.uid={uid},reason={reason}"
+        with suppress(KubeloopError), translate_errors(f"list the events of {self.where}"):
+            return list(
+                self.client.core_api.list_namespaced_event(
+                    self.namespace, field_selector=selector
+                ).items
+            )
+        return ()
+
+    def _read_tail(self, end: ReplicaEnd) -> list[str]:
+        """Return the last lines of a replica's log; of one that is gone, those that were seen."""
+        if end.is_lost:
+            return list(self.tails.get(end.pod, ("", ()))[1])
+        text = ""
+        with suppress(KubeloopError), translate_errors(f"read the log of {end.pod}"):
+            text = self.client.core_api.read_namespaced_pod_log(
+                end.pod,
+                self.namespace,
+                container=end.container,
+                previous=end.is_previous,
+                tail_lines=_MAX_READ_LINES,
+            )
+        return [line for line in text.splitlines() if line.strip()][-_NUM_TAIL_LINES:]
 
 
 def _condition(job: KubeflowOrgV1PyTorchJob, kind: str) -> Any:  # Any: the SDK's condition or None
     conditions = (job.status.conditions if job.status else None) or ()
     return next((c for c in conditions if c.type == kind and c.status == "True"), None)
-
-
-def _end_of(pod: Any) -> Any:  # Any: the client's V1ContainerStateTerminated or None
-    for status in pod.status.container_statuses or ():
-        for state in (status.state, status.last_state):
-            if state and state.terminated and state.terminated.exit_code:
-                return state.terminated
-    return None
-
-
-def _restarts_of(pod: Any) -> int:  # Any: the client's V1Pod
-    return sum(status.restart_count or 0 for status in pod.status.container_statuses or ())
 
 
 def _run_of(job: KubeflowOrgV1PyTorchJob) -> str:

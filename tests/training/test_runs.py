@@ -1,4 +1,5 @@
 import asyncio
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubeflow.training import TrainingClient
+from kubeflow.training import KubeflowOrgV1PyTorchJob, TrainingClient
+from kubernetes.client import V1Container
 
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.local.api.memory import MemoryClient
@@ -19,8 +21,17 @@ from kubeloop.local.operators.pytorchjob import PyTorchJobReconciler
 from kubeloop.testing.official_clients import close_connections
 from kubeloop.testing.servers import running_api
 from kubeloop.testing.waiting import wait_until
-from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+from kubeloop.training.jobs import PyTorchJobBuilder, RestartPolicy, TrainingJobConfig
 from kubeloop.training.metric_lines import parse_metrics
+from kubeloop.training.placement import (
+    CleanPodPolicy,
+    GangConfig,
+    GangScheduler,
+    PodConfig,
+    RunPolicyConfig,
+    VolumeConfig,
+    VolumeKind,
+)
 from kubeloop.training.runs import (
     TrainingRun,
     WatchConfig,
@@ -247,9 +258,11 @@ def test_a_program_that_is_killed_again_and_again_is_given_up(on_cluster: OnClus
     def test(cluster: Cluster) -> None:
         code = "import os\nprint('hello', flush=True)\nos.kill(os.getpid(), 9)"
 
-        with pytest.raises(PermanentError, match=r"more than 2 times .* exited with code 137"):
+        with pytest.raises(PermanentError) as caught:
             cluster.run(cluster.build(code), watch={"max_restarts": 2})
 
+        assert "was restarted more than 2 times and was deleted" in str(caught.value)
+        assert "perhaps: rank 0, pod job-master-0, exited with code 137" in str(caught.value)
         assert not cluster.has_job()
 
     on_cluster(test)
@@ -290,6 +303,152 @@ def test_a_job_of_another_pipeline_run_is_not_taken_over(on_cluster: OnCluster) 
             cluster.run(cluster.build(FOREVER, run_id="second"))
 
         assert cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_failed_job_of_another_pipeline_run_is_left_alone(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        with pytest.raises(PermanentError):
+            cluster.run(cluster.build("raise SystemExit(1)", run_id="first"))
+
+        with pytest.raises(InputError, match="belongs to pipeline run 'first', not 'second'"):
+            cluster.run(cluster.build(EPOCHS, run_id="second"))
+
+        assert cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_job_that_was_built_otherwise_is_not_taken_for_this_one(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        cluster.run(cluster.build(EPOCHS))
+        before = cluster.pods()
+
+        with pytest.raises(InputError, match="default/job is there already, and was built other"):
+            cluster.run(cluster.build(EPOCHS, hyperparameters={"learning_rate": 0.1}))
+
+        assert cluster.pods() == before
+
+    on_cluster(test)
+
+
+def test_pods_of_a_replaced_job_do_not_speak_for_the_new_one(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        failed, gate = cluster.folder / "failed", cluster.folder / "gate"
+        code = (
+            "import os, pathlib, signal, sys, time\n"
+            f"failed, gate = pathlib.Path({str(failed)!r}), pathlib.Path({str(gate)!r})\n"
+            "def wait(path):\n    while not path.exists(): time.sleep(0.02)\n"
+            "if gate.exists():\n    print('epoch=1', flush=True)\n"
+            "elif os.environ['RANK'] == '0':\n"
+            "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "    print('epoch=99', flush=True)\n    failed.touch()\n    wait(gate)\n"
+            "else:\n    wait(failed)\n    sys.exit(1)"
+        )
+        config = cluster.build(code, num_workers=2)
+        with pytest.raises(PermanentError):
+            cluster.run(config)
+        cluster.log.clear()
+        num_looks = 0
+
+        def sleep(seconds: float) -> None:
+            nonlocal num_looks
+            num_looks += 1
+            if num_looks == 5:
+                assert "job-master-0" in cluster.pods()
+                gate.touch()
+            time.sleep(seconds)
+
+        run = cluster.run(config, sleep=sleep)
+
+        assert num_looks >= 5
+        assert run.metrics == ({"epoch": 1.0},)
+        assert run.num_restarts == 0
+
+    on_cluster(test)
+
+
+def test_a_failure_keeps_its_last_words_when_its_pods_are_cleaned_up(
+    on_cluster: OnCluster,
+) -> None:
+    def test(cluster: Cluster) -> None:
+        gate = cluster.folder / "gate"
+        code = (
+            "import pathlib, sys, time\nprint('error: no such column', flush=True)\n"
+            f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)\nsys.exit(3)"
+        )
+        config = cluster.build(
+            code, run_policy=RunPolicyConfig(clean_pod_policy=CleanPodPolicy.ALL)
+        )
+
+        def open_gate_once_cleaned(line: str) -> None:
+            gate.touch()
+            cluster.wait_for(lambda: not cluster.pods())
+
+        with pytest.raises(PermanentError) as caught:
+            cluster.run(config, on_log=open_gate_once_cleaned)
+
+        assert str(caught.value).splitlines() == [
+            'PyTorchJob default/job failed: job "job" is failing because "Master" replica(s)'
+            " failed: rank 0, pod job-master-0, exited with code 3: no such column",
+            "The last lines of its log:",
+            "error: no such column",
+        ]
+
+    on_cluster(test)
+
+
+def test_a_failed_init_container_is_named(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        config = cluster.build(EPOCHS, restart_policy=RestartPolicy.NEVER)
+        job = PyTorchJobBuilder().build(config)
+        job.spec.pytorch_replica_specs["Master"].template.spec.init_containers = [
+            V1Container(
+                name="fetch", image="any", command=["sh", "-c", "echo no such bucket; exit 4"]
+            )
+        ]
+
+        with pytest.raises(PermanentError) as caught:
+            run_training_job(job, client=cluster.client, watch=WatchConfig(poll_seconds=0.05))
+
+        assert str(caught.value).splitlines()[0] == (
+            "PyTorchJob default/job failed: rank 0, pod job-master-0, init container fetch, exited"
+            " with code 4: no such bucket"
+        )
+
+    on_cluster(test)
+
+
+def test_a_pod_that_lacks_its_volume_says_what_it_waits_for(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        volume = VolumeConfig(
+            name="keys", kind=VolumeKind.SECRET, source="no-such", mount_path="/keys"
+        )
+        config = cluster.build(EPOCHS, pod=PodConfig(volumes=(volume,)))
+
+        def interrupt(line: str) -> None:
+            if "no-such" in line:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            cluster.run(config, on_log=interrupt)
+
+    on_cluster(test)
+
+
+def test_a_suspended_job_says_that_it_waits(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        gang = GangConfig(scheduler=GangScheduler.KUEUE, queue="team")
+        config = cluster.build(EPOCHS, pod=PodConfig(gang=gang))
+
+        def resume(line: str) -> None:
+            if "is suspended: it waits to be resumed" in line:
+                cluster.client.update_job(
+                    KubeflowOrgV1PyTorchJob(spec={"runPolicy": {"suspend": False}}), "job"
+                )
+
+        assert len(cluster.run(config, on_log=resume).metrics) == 2
 
     on_cluster(test)
 
