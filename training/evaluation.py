@@ -150,7 +150,6 @@ def evaluate(
         raise InputError(f"Split {config.split!r} of {dataset_uri!r} has no examples to score on.")
     slices = SliceTally(
         rows.metadata,
-        length=len(rows),
         columns=config.slice_by,
         tagged=find_tagged(dataset.commit, config.split),
     )

@@ -39,7 +39,6 @@ class SliceTally:
         self,
         metadata: Metadata,
         *,
-        length: int,
         columns: Sequence[str] = (),
         tagged: Mapping[str, Sequence[range]] | None = None,
     ) -> None:
@@ -47,26 +46,25 @@ class SliceTally:
 
         Args:
             metadata: What the source says of an example, by its index.
-            length: Number of examples of the split.
             columns: Columns to slice by; none: those with at most 30 values, and tags.
             tagged: Tag to where its examples are.
-
-        Raises:
-            InputError: There is no such column.
         """
         self._metadata = metadata
         self._is_chosen = bool(columns)
+        self._wanted = set(columns) - {TAG, LABEL}
         self._tagged = dict(tagged or {}) if not columns or TAG in columns else {}
-        known = list(metadata(0)) if length else []
-        if unknown := sorted(set(columns) - {TAG, LABEL, *known}):
-            accepted = ", ".join([*known, TAG, LABEL])
-            raise InputError(f"No column {unknown[0]!r} to slice by; there are {accepted}.")
-        self._columns = [name for name in known if not columns or name in columns]
         self._by_label = LABEL in columns
+        self._known: list[str] = []
+        self._columns: list[str] = []
+        self._seen = [0, 0]
         self._counts: dict[str, dict[str, list[int]]] = {}
 
     def add(self, index: int, *, label: str, is_right: bool) -> None:
-        """Count an example."""
+        """Count an example.
+
+        Raises:
+            InputError: A column that was asked for has too many values.
+        """
         for column, value in self._describe(index, label):
             counts = self._counts.setdefault(column, {})
             count = counts.setdefault(value, [0, 0])
@@ -74,9 +72,18 @@ class SliceTally:
             count[1] += is_right
             if len(counts) > _MAX_VALUES and column in self._columns:
                 self._drop(column)
+        self._seen[0] += 1
+        self._seen[1] += is_right
 
     def slices(self) -> tuple[SliceScores, ...]:
-        """The parts, by column, the worst first; by label where nothing else divides the split."""
+        """The parts, by column, the worst first; by label where nothing else divides the split.
+
+        Raises:
+            InputError: No example has a column that was asked for.
+        """
+        if self._seen[0] and (unknown := sorted(self._wanted - {*self._known})):
+            accepted = ", ".join([*self._known, TAG, LABEL])
+            raise InputError(f"No column {unknown[0]!r} to slice by; there are {accepted}.")
         by_column = {name: counts for name, counts in self._counts.items() if name != LABEL}
         if not self._is_chosen:
             by_column = {name: counts for name, counts in by_column.items() if len(counts) > 1}
@@ -92,12 +99,25 @@ class SliceTally:
 
     def _describe(self, index: int, label: str) -> Iterator[tuple[str, str]]:
         yield LABEL, label
-        if self._columns:
+        if self._wanted or not self._is_chosen:
             values = self._metadata(index)
+            self._discover(values)
             yield from ((name, _write(values.get(name))) for name in self._columns)
         if self._tagged:
             tags = [t for t, places in self._tagged.items() if any(index in p for p in places)]
             yield from ((TAG, tag) for tag in tags or ["none"])
+
+    def _discover(self, values: Mapping[str, Any]) -> None:
+        """Take note of columns that come up; the examples of earlier commits may lack them."""
+        for name in values:
+            if name in self._known:
+                continue
+            self._known.append(name)
+            if self._is_chosen and name not in self._wanted:
+                continue
+            self._columns.append(name)
+            if self._seen[0]:
+                self._counts[name] = {_write(None): [*self._seen]}
 
     def _drop(self, column: str) -> None:
         if self._is_chosen:

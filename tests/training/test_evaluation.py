@@ -146,7 +146,7 @@ def test_a_model_that_answers_no_numbers_is_refused() -> None:
 def count_slices(
     rows: Sequence[tuple[dict[str, object], bool]], columns: Sequence[str] = ()
 ) -> dict[tuple[str, str], tuple[int, float]]:
-    tally = SliceTally(lambda index: rows[index][0], length=len(rows), columns=columns)
+    tally = SliceTally(lambda index: rows[index][0], columns=columns)
     for index, (_, is_right) in enumerate(rows):
         tally.add(index, label="a", is_right=is_right)
     return {(s.column, s.value): (s.num_examples, s.accuracy) for s in tally.slices()}
@@ -162,6 +162,18 @@ def test_columns_of_few_values_make_slices() -> None:
 
 def test_slices_are_by_label_where_no_column_divides_the_split() -> None:
     assert count_slices([({}, True), ({}, False)]) == {("label", "a"): (2, 0.5)}
+
+
+@pytest.mark.parametrize("columns", [(), ("camera",)])
+def test_a_column_that_later_commits_brought_makes_slices(columns: tuple[str, ...]) -> None:
+    rows: list[tuple[dict[str, object], bool]] = [
+        ({}, True), ({}, False), ({"camera": "new"}, False)
+    ]  # fmt: skip
+
+    assert count_slices(rows, columns) == {
+        ("camera", "missing"): (2, 0.5),
+        ("camera", "new"): (1, 0.0),
+    }
 
 
 def test_columns_to_slice_by_are_checked() -> None:
@@ -183,7 +195,7 @@ def test_text_models_are_sliced_by_the_columns_of_their_table(tmp_path: Path) ->
     )
     split = open_dataset(made.uri).split("train")
 
-    tally = SliceTally(split.metadata, length=len(split))
+    tally = SliceTally(split.metadata)
     for index in range(len(split)):
         tally.add(index, label="a", is_right=True)
 
