@@ -32,7 +32,8 @@ def evaluate_model(
 
     A gate can ask for `accuracy`, or for `beats_champion`: whether the model exceeds the served one
     by `min_gain` on the examples whose labels both know; true where none is served yet. On labels
-    that the served one does not know, the model has `new_labels_accuracy` (1 where there are none).
+    that the served one does not know, the model has `new_labels_accuracy`: 1 where there are none,
+    0 where the split has no example of them; where none is served all labels are new.
     `champion_accuracy` is 0 where there is no champion.
 
     Args:

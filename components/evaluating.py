@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, IntegrityError
 from kubeloop.training.evaluation import (
     Comparison,
     Evaluation,
@@ -42,9 +42,16 @@ class Judgement:
 
     @property
     def new_labels_accuracy(self) -> float:
-        """Accuracy on labels that the served model does not know; 1 where there are none."""
-        accuracy = self.comparison.new_labels_accuracy if self.comparison else None
-        return 1.0 if accuracy is None else accuracy
+        """Accuracy on labels that the served model does not know; 1 where it knows all.
+
+        Where none is served all labels are new. Labels without examples to score on count as
+        unknown to the model, too: nothing shows that it knows them.
+        """
+        if self.comparison is None:
+            return self.evaluation.accuracy
+        if not self.comparison.new_labels:
+            return 1.0
+        return self.comparison.new_labels_accuracy or 0.0
 
 
 def judge(
@@ -65,14 +72,15 @@ def judge(
         min_gain: Accuracy by which it must.
 
     Raises:
-        InputError: The model, or the champion, is no classifier of this dataset's labels.
+        InputError: The model is no classifier of this dataset's labels, or the champion is none,
+            or cannot be read.
     """
     evaluation = evaluate(model_uri, dataset_uri, config)
     comparison, wins, verdict = None, True, ""
     if champion_uri:
         try:
             comparison = compare(evaluation, champion_uri, dataset_uri, config)
-        except InputError as error:
+        except (InputError, IntegrityError) as error:
             raise InputError(
                 f"The model cannot be compared with the served one: {error} Deploy it under another"
                 " name, or delete the endpoint first."
@@ -104,10 +112,13 @@ def _describe(comparison: Comparison, *, wins: bool, min_gain: float) -> str:
         f" {comparison.challenger_accuracy:.4f} against {comparison.champion_accuracy:.4f} on"
         f" {comparison.champion.num_examples} examples{asked}."
     )
+    new = ", ".join(comparison.new_labels)
     if comparison.new_labels_accuracy is not None:
+        text += f" On the new labels {new} it has {comparison.new_labels_accuracy:.4f}."
+    elif new:
         text += (
-            f" On the new labels {', '.join(comparison.new_labels)} it has"
-            f" {comparison.new_labels_accuracy:.4f}."
+            f" The {comparison.challenger.split} split has no example of the new labels {new}, so"
+            " that nothing shows that it knows them: add more."
         )
     return text
 

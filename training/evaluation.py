@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubeloop.datasets.reading import Split, open_dataset
+from kubeloop.datasets.reading import Dataset, Split, open_dataset
 from kubeloop.datasets.splits import TEST
 from kubeloop.errors import InputError
 from kubeloop.training.example_batches import iterate_batches
@@ -19,6 +19,8 @@ from kubeloop.training.scores import Calibration, ClassScores, RocCurve, ScoreTa
 from kubeloop.training.slices import SliceScores, SliceTally, find_tagged
 
 _ROUNDING = 1e-9
+_READ_BY = {"image": "image_classification", "text": "text_classification"}
+"""What a package's preprocessing reads, by kinds of datasets; others may read any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,7 @@ def evaluate(
     )
     with opened_package(model_uri, variant=config.variant) as package:
         known = package.manifest.labels
+        _check_kind(package, model_uri=model_uri, dataset=dataset)
         if known != dataset.labels and not config.only_known_labels:
             raise InputError(
                 f"The model {model_uri!r} knows the labels {list(known)}, the"
@@ -189,6 +192,15 @@ def compare(
     )
     champion = evaluate(champion_uri, dataset_uri, config)
     return Comparison(challenger=challenger, champion=champion, champion_uri=champion_uri)
+
+
+def _check_kind(package: ModelPackage, *, model_uri: str, dataset: Dataset) -> None:
+    kind, reader = dataset.commit.manifest.kind, package.manifest.preprocessing.get("kind")
+    if kind in _READ_BY.values() and _READ_BY.get(str(reader), kind) != kind:
+        raise InputError(
+            f"The model {model_uri!r} is of {reader}s, the dataset {dataset.commit.uri!r} is for"
+            f" {kind}."
+        )
 
 
 def _score(

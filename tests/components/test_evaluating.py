@@ -7,7 +7,7 @@ from kubeloop.components.evaluating import judge, log_judgement
 from kubeloop.datasets import Commit, IngestConfig, ingest
 from kubeloop.errors import InputError
 from kubeloop.testing.image_folders import write_image_folder
-from kubeloop.testing.stripe_models import AlwaysTop, ByBrightness, write_model
+from kubeloop.testing.stripe_models import LABELS, AlwaysTop, ByBrightness, write_model
 from kubeloop.training.evaluation import EvaluationConfig
 
 
@@ -32,7 +32,8 @@ def test_a_model_without_a_champion_passes(commit: Commit, poor: str) -> None:
     judged = judge(poor, commit.uri, EvaluationConfig())
 
     assert judged.beats_champion
-    assert (judged.champion_accuracy, judged.new_labels_accuracy) == (0.0, 1.0)
+    assert judged.champion_accuracy == 0.0
+    assert judged.new_labels_accuracy == judged.evaluation.accuracy == pytest.approx(1 / 3)
     assert judged.verdict == ""
 
 
@@ -49,6 +50,55 @@ def test_a_champion_that_is_gone_is_an_error(commit: Commit, good: str, tmp_path
 
     with pytest.raises(InputError, match=r"be compared with the served one: .*gone.*another"):
         judge(good, commit.uri, EvaluationConfig(), champion_uri=gone)
+
+
+def test_a_damaged_champion_is_an_error_that_says_what_to_do(
+    commit: Commit, good: str, tmp_path: Path
+) -> None:
+    served = write_model(tmp_path, AlwaysTop())
+    (Path(served) / "model.pt2").write_bytes(b"damaged")
+
+    with pytest.raises(InputError, match=r"with the served one: .*damaged after it was written"):
+        judge(good, commit.uri, EvaluationConfig(), champion_uri=served)
+
+
+def test_a_champion_of_other_data_is_an_error_that_says_what_to_do(
+    commit: Commit, good: str, tmp_path: Path
+) -> None:
+    others = write_model(tmp_path, AlwaysTop(), labels=("a", "b", "c"))
+
+    with pytest.raises(InputError, match=r"with the served one: .*'a', 'b', 'c'.*no examples"):
+        judge(good, commit.uri, EvaluationConfig(), champion_uri=others)
+
+
+def test_an_image_model_cannot_judge_texts(good: str, tmp_path: Path) -> None:
+    source = tmp_path / "texts.csv"
+    rows = [f"{label} {n},{label}" for label in LABELS for n in range(20)]
+    source.write_text("\n".join(["text,label", *rows]))
+    config = IngestConfig(
+        name="texts", source=str(source), store=str(tmp_path), kind="text_classification"
+    )
+
+    with pytest.raises(InputError, match=r"is of images, the dataset .* is for text_class"):
+        judge(good, ingest(config).uri, EvaluationConfig())
+
+
+def test_a_label_that_nothing_is_scored_on_does_not_count_as_known(
+    tmp_path: Path, good: str
+) -> None:
+    old = write_image_folder(tmp_path / "old", {"top": 20, "middle": 20})
+    new = write_image_folder(tmp_path / "new", {"bottom": 1})
+    ingest(IngestConfig(name="s", source=str(old), store=str(tmp_path / "store")))
+    extended = ingest(
+        IngestConfig(name="s", source=str(new), store=str(tmp_path / "store"), extend=True)
+    )
+    served = write_model(tmp_path, ByBrightness(), labels=("other", "middle", "top"))
+
+    judged = judge(good, extended.uri, EvaluationConfig(), champion_uri=served)
+
+    assert judged.beats_champion
+    assert judged.new_labels_accuracy == 0.0
+    assert "The test split has no example of the new labels bottom" in judged.verdict
 
 
 def test_artifacts_hold_what_the_user_interface_draws(
