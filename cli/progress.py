@@ -104,8 +104,10 @@ class LineView:
         for step, line in self._logs.read_new(run.run_id):
             self._console.print(Text(f"  [{step}] {line}"), soft_wrap=True)
         for task in run.tasks:
-            if not task.is_group and self._states.get(task.name) is not task.state:
-                self._states[task.name] = task.state
+            # NB: the iterations of a loop have one name.
+            key = task.task_id or task.name
+            if not task.is_group and self._states.get(key) is not task.state:
+                self._states[key] = task.state
                 seconds = f" ({_seconds(task)} s)" if task.seconds is not None else ""
                 why = f": {_SKIPPED}" if task.state is RunState.SKIPPED else ""
                 state = f"{describe_state(task)}{seconds}{why}"

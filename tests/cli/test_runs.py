@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 from pathlib import Path
@@ -5,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from kubeloop.cli.assignments import resolve_path
 from kubeloop.cli.main import run
-from kubeloop.cli.progress import find_cause
+from kubeloop.cli.progress import LineView, StepLogs, find_cause
 from kubeloop.cli.run_logs import find_tasks, list_pods, read_lines
 from kubeloop.errors import InputError, PermanentError
 from kubeloop.pipelines.run_control import find_run
@@ -47,6 +49,33 @@ def test_what_may_be_no_path_stays(
 )
 def test_cause_is_the_last_line_of_an_error(error: str, cause: str) -> None:
     assert find_cause(error) == cause
+
+
+class NoLogs(StepLogs):
+    """Steps that print nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(None, namespace="default")
+
+    def read_new(self, run_id: str) -> list[tuple[str, str]]:
+        """Nothing."""
+        return []
+
+
+def test_iterations_of_a_loop_are_told_once_each() -> None:
+    console = Console(file=io.StringIO())
+    tasks = (
+        Task(name="train", task_id="1", state=RunState.SUCCEEDED),
+        Task(name="train", task_id="2", state=RunState.RUNNING),
+    )
+    run = Run(run_id="r", name="n", state=RunState.RUNNING, tasks=tasks)
+
+    view = LineView(console, NoLogs())
+    view.show(run)
+    view.show(run)
+
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "train: SUCCEEDED\ntrain: RUNNING\n"
 
 
 class Runs:
