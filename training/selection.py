@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -27,8 +28,11 @@ class Scores:
         return {f"{prefix}{name}": value for name, value in values.items()}
 
     def is_better_than(self, other: Scores) -> bool:
-        """Compare by accuracy, then by loss."""
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        """Compare by accuracy, then by loss; a model that answers no numbers is worse than any."""
+        return self._rank() > other._rank()
+
+    def _rank(self) -> tuple[bool, float, float]:
+        return math.isfinite(self.loss), self.accuracy, -self.loss
 
 
 class BestEpoch:
