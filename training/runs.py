@@ -239,7 +239,7 @@ class _Run:
             if limit is not None and self.clock() - started > limit:
                 raise _GivenUpError(
                     f"{self.where} did not finish in {limit:g} seconds and was deleted."
-                    f"{self._describe_pods()}"
+                    f"{self._describe_pods()}{self._describe_log()}"
                 )
             self.sleep(self.watch.poll_seconds)
 
@@ -258,7 +258,7 @@ class _Run:
             self._notice(f"{self.where} is suspended: it waits to be resumed, as by Kueue.")
         for pod in pods:
             for obstacle in (*find_obstacles(pod), *self._list_failed_mounts(pod)):
-                self._notice(f"Pod {pod.metadata.name} waits: {obstacle}")
+                self._notice(f"Pod {pod.metadata.name} waits: {obstacle.rstrip('.')}.")
         return succeeded
 
     def _finish(self) -> TrainingRun:
@@ -332,15 +332,20 @@ class _Run:
 
     def _describe_pods(self) -> str:
         phases = [f"{pod.metadata.name} is {pod.status.phase}" for pod in self._list_pods()]
-        notices = sorted(self.notices)
-        return f" Its pods: {'; '.join([*phases, *notices]) or 'none'}."
+        return " ".join(["", f"Its pods: {'; '.join(phases) or 'none'}.", *sorted(self.notices)])
+
+    def _describe_log(self) -> str:
+        """Return the end of what was followed, below a sentence."""
+        lines = [line for _, tail in self.tails.values() for line in tail][-_NUM_TAIL_LINES:]
+        return "\n".join(["", "The last lines of its log:", *lines]) if lines else ""
 
     def _describe_failure(self, pods: Sequence[Any], failed: Any) -> str:
         """Say why the job failed, in the rest of a sentence."""
         if any(not end.is_consequence for end in find_ends(pods, is_elastic=self.is_elastic)):
             return self._describe_end(pods)
         said = str(failed.message).rstrip(".")
-        return f": {said}{self._describe_end(pods) or f'.{self._describe_pods()}'}"
+        end = self._describe_end(pods) or f".{self._describe_pods()}{self._describe_log()}"
+        return f": {said}{end}"
 
     def _describe_end(self, pods: Sequence[Any]) -> str:
         """Say which replica ended how, in the rest of a sentence, and the end of its log."""

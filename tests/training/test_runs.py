@@ -276,9 +276,29 @@ def test_a_job_that_does_not_fit_says_what_it_waits_for(on_cluster: OnCluster) -
             cluster.run(config, watch={"timeout_seconds": 1.0})
 
         assert "did not finish in 1 seconds and was deleted" in str(caught.value)
-        assert "job-master-0 is Pending; Pod job-master-0 waits:" in str(caught.value)
+        assert "job-master-0 is Pending. Pod job-master-0 waits:" in str(caught.value)
+        assert not str(caught.value).endswith("..")
         assert len([line for line in cluster.log if "waits" in line]) == 1
         assert not cluster.has_job()
+
+    on_cluster(test)
+
+
+def test_a_job_that_takes_too_long_is_given_up_with_its_last_words(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        with pytest.raises(PermanentError) as caught:
+            cluster.run(
+                cluster.build(FOREVER),
+                watch={"timeout_seconds": 1e6},
+                clock=lambda: 1e9 if "started" in cluster.log else 0.0,
+            )
+
+        assert str(caught.value).splitlines() == [
+            "PyTorchJob default/job did not finish in 1e+06 seconds and was deleted. Its pods:"
+            " job-master-0 is Running.",
+            "The last lines of its log:",
+            "started",
+        ]
 
     on_cluster(test)
 
