@@ -37,6 +37,8 @@ class ModelKey(StrEnum):
     RUN_ID = "run_id"
     PROGRAM = "program"
     CODE_URI = "code_uri"
+    ABSENT = "absent"
+    """Why a step wrote no model, though it has a place for one."""
 
 
 class TrialsKey(StrEnum):

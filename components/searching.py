@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.components.descriptions import describe_model
-from kubeloop.components.provenance import TrialsKey, digest_of
+from kubeloop.components.provenance import ModelKey, TrialsKey, digest_of
 from kubeloop.katib.report import render_report
 from kubeloop.katib.results import ExperimentResult
 from kubeloop.katib.tuning import Tuned
@@ -37,6 +37,8 @@ def describe_tuning(
         model.metadata.update(
             describe_model(tuned.model_uri, config=tuned.job, dataset=dataset, trial=tuned.job.name)
         )
+    else:
+        model.metadata[ModelKey.ABSENT] = "the search keeps no model"
     metrics.log_metric(result.objective_metric, best.objective)
     metrics.log_metric("num_trials", len(result.trials))
     for status, count in Counter(trial.status for trial in result.trials).items():

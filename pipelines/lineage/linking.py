@@ -214,12 +214,16 @@ class Linker:
 
 
 def products_of(task: TaskRecord) -> list[Artifact]:
-    """What a task gave; what it printed, which KFP keeps as an artifact too, is none of it."""
+    """What a task gave.
+
+    KFP keeps what a task printed as an artifact, too, and the place of one that it did not write.
+    """
     return [
         artifact
         for key, given in task.output_artifacts.items()
         if not key.startswith(_LOGS)
         for artifact in given
+        if ModelKey.ABSENT not in artifact.metadata
     ]
 
 

@@ -153,6 +153,20 @@ def test_run_shows_everything_that_it_made_and_serves() -> None:
     assert graph.target.details["pipeline"] == "image-classification"
 
 
+def test_a_place_for_a_model_that_nobody_wrote_is_no_model() -> None:
+    model = GivenArtifact(
+        name="model", type="Model", uri="/r/model", metadata={"absent": "the search keeps no model"}
+    )
+    trials = GivenArtifact(name="trials", uri="/r/trials")
+    given = {"model": [model], "trials": [trials]}
+    run = GivenRun(run_id="run-1", tasks=[GivenTask(name="tune", gives=given)])
+
+    graph = backward("run-1", MemoryMetadata([run]))
+
+    assert "artifact trials" in named(graph)
+    assert named(graph, LineageKind.MODEL) == []
+
+
 def test_dataset_leads_forward_to_models_runs_and_endpoints() -> None:
     other = digits_run(3, version="b" * 64)
     source = MemoryMetadata([digits_run(1), digits_run(2), other])
