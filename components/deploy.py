@@ -42,6 +42,7 @@ def deploy_model(
     import json
     from pathlib import Path
 
+    from kubeloop.components.progress import print_line
     from kubeloop.components.steps import build_provenance, find_namespace, open_step
     from kubeloop.kserve.deployments import WaitConfig, connect, deploy
     from kubeloop.kserve.inference_services import InferenceServiceConfig
@@ -63,7 +64,7 @@ def deploy_model(
             config,
             client=connect(),
             wait=WaitConfig(timeout_seconds=timeout_seconds),
-            on_progress=lambda progress: print(progress.message),
+            on_progress=lambda progress: print_line(progress.message),
         )
     described = {"name": ready.name, "namespace": ready.namespace, "url": ready.url}
     Path(endpoint.path).write_text(json.dumps(described))

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from kubeloop.katib.runs import ExperimentProgress
 
 
+def print_line(line: str) -> None:
+    """Print a line at once: Python keeps what it writes to a pipe, as in a pod, for later."""
+    print(line, flush=True)
+
+
 class ProgressPrinter:
     """Prints progress to the step's log."""
 

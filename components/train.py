@@ -26,6 +26,7 @@ def train_model(
     cpu: str = "1",
     memory: str = "2Gi",
     num_gpus: int = 0,
+    job_options: dict = {},  # type: ignore[type-arg]  # noqa: B006
     max_restarts: int = 3,
     seed: int = 0,
     timeout_seconds: float = 3600.0,
@@ -55,6 +56,13 @@ def train_model(
         cpu: CPU of a replica, as a Kubernetes quantity.
         memory: Memory of a replica, as a Kubernetes quantity.
         num_gpus: GPUs of a replica.
+        job_options: What else the job is to have, by the names of `TrainingJobConfig`: `pod`
+            (placement, gang, volumes, service account, …: `PodConfig`), `run_policy`, `elastic`,
+            `restart_policy`, `env`, `env_secrets`, `image`, `annotations`. For example
+            `{"pod": {"node_selector": {"gpu": "h200"}, "tolerations": [{"key": "nvidia.com/gpu"}],
+            "gang": {"scheduler": "kueue", "queue": "team-a"}, "shared_memory": "8Gi", "volumes":
+            [{"name": "cache", "kind": "claim", "source": "cache", "mount_path": "/cache"}]},
+            "run_policy": {"active_deadline_seconds": 7200}, "env": {"NCCL_DEBUG": "INFO"}}`.
         max_restarts: Restarts of killed replicas before the step gives up.
         seed: Seed of the training.
         timeout_seconds: Time after which the step gives up.
@@ -63,36 +71,35 @@ def train_model(
     from pathlib import Path
 
     from kubeloop.components.descriptions import describe_model, summarize_model
-    from kubeloop.components.steps import find_namespace, open_step, restore_integers
-    from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+    from kubeloop.components.jobs import describe_job, place_job
+    from kubeloop.components.progress import print_line
+    from kubeloop.components.steps import open_step, restore_integers
+    from kubeloop.training.job_options import parse_job_options
+    from kubeloop.training.jobs import PyTorchJobBuilder
     from kubeloop.training.learning_curves import render_learning_curves
     from kubeloop.training.package import publish
     from kubeloop.training.runs import WatchConfig, run_training_job
 
     settings = {**hyperparameters, **best_parameters, "epochs": epochs, "seed": seed}
     with open_step(model.uri) as step:
-        ran = {"dataset": dataset.uri, "settings": settings, "program": code or program}
-        if variants:
-            ran["variants"] = [*variants, variant_tolerance]
-        name = step.object_name(ran)
-        draft = f"{step.store('jobs', store)}/{name}"
-        config = TrainingJobConfig(
-            name=name, namespace=find_namespace(), program=program, code_uri=code,
-            dataset_uri=dataset.uri, model_uri=f"{draft}/model",
-            checkpoint_uri=f"{draft}/checkpoints",
+        job = describe_job(
+            step, program=program, code_uri=code, dataset_uri=dataset.uri,
             hyperparameters=restore_integers(settings), variants=tuple(variants),
             variant_tolerance=variant_tolerance, num_workers=num_workers,
             processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
-            labels=step.labels, run_id=step.run_id,
+            **parse_job_options(job_options),
         )  # fmt: skip
+        config = place_job(step, job, store=store)
         watch = WatchConfig(
             poll_seconds=0.3, timeout_seconds=timeout_seconds, max_restarts=max_restarts
         )
-        done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print)
+        done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print_line)
         model.uri = publish(config.model_uri, step.store("models", store))
     model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
-    curves = render_learning_curves(name, done.metrics, facts=summarize_model(model.metadata))
+    curves = render_learning_curves(
+        config.name, done.metrics, facts=summarize_model(model.metadata)
+    )
     Path(learning_curves.path).write_text(curves, encoding="utf-8")
     for metric, value in done.final_metrics.items():
         metrics.log_metric(metric, value)
-    return (name,)
+    return (config.name,)

@@ -33,8 +33,10 @@ def tune_hyperparameters(
     cpu: str = "1",
     memory: str = "2Gi",
     num_gpus: int = 0,
+    job_options: dict = {},  # type: ignore[type-arg]  # noqa: B006
     seed: int = 0,
     timeout_seconds: float = 3600.0,
+    start_seconds: float = 300.0,
     keep_models: str = "best",
     resume_policy: str = "Never",
     sample_line: str = "",
@@ -77,34 +79,34 @@ def tune_hyperparameters(
         cpu: CPU of a replica, as a Kubernetes quantity.
         memory: Memory of a replica, as a Kubernetes quantity.
         num_gpus: GPUs of a replica.
+        job_options: What else the jobs are to have, as for `train_model`; their `restart_policy` is
+            `Never` whatever it says.
         seed: Seed of the search and of every trial.
         timeout_seconds: Time after which the step gives up.
+        start_seconds: Time within which a first trial must have started, or the step gives up;
+            more where trials wait in a queue, or for a node.
         keep_models: `best`: the models of trials that have lost are deleted; `all`: they stay where
             the trials wrote them, as the table says; `none`: trials write no models.
         resume_policy: `LongRunning` where the finished experiment may be given more trials.
         sample_line: A line of metrics as your own program prints it, checked before the search.
         store: URI of the model store; empty: below the pipeline root.
     """
+    from kubeloop.components.jobs import describe_job, place_search
     from kubeloop.components.progress import ProgressPrinter
     from kubeloop.components.provenance import DatasetKey
     from kubeloop.components.searching import describe_tuning
-    from kubeloop.components.steps import find_namespace, open_step, restore_integers
+    from kubeloop.components.steps import open_step, restore_integers
     from kubeloop.katib.experiments import ResumePolicy
     from kubeloop.katib.models import KeepModels
     from kubeloop.katib.tuning import TuningConfig, tune
-    from kubeloop.training.jobs import TrainingJobConfig
+    from kubeloop.training.job_options import parse_job_options
 
     settings = restore_integers({**hyperparameters, "epochs": epochs, "seed": seed})
-    asked = [
-        dataset.uri, settings, code or program, search_space, algorithm, algorithm_settings,
-        early_stopping, early_stopping_settings, objective_metric, max_trial_count,
-    ]  # fmt: skip
     with open_step(trials.uri) as step:
-        job = TrainingJobConfig(
-            name=step.object_name({"asked": asked}), namespace=find_namespace(), program=program,
-            code_uri=code, dataset_uri=dataset.uri, hyperparameters=settings, cpu=cpu,
-            memory=memory, num_workers=num_workers, num_gpus=num_gpus, labels=step.labels,
-            run_id=step.run_id,
+        job = describe_job(
+            step, program=program, code_uri=code, dataset_uri=dataset.uri,
+            hyperparameters=settings, cpu=cpu, memory=memory, num_workers=num_workers,
+            num_gpus=num_gpus, **parse_job_options(job_options),
         )  # fmt: skip
         config = TuningConfig(
             job=job, search_space=search_space, algorithm=algorithm, seed=seed,
@@ -113,11 +115,12 @@ def tune_hyperparameters(
             objective_metric=objective_metric, objective_type=objective_type,
             max_trial_count=max_trial_count, parallel_trial_count=parallel_trial_count,
             max_failed_trial_count=max_failed_trial_count, timeout_seconds=timeout_seconds,
-            keep_models=KeepModels(keep_models), resume_policy=ResumePolicy(resume_policy),
-            trial_models=f"{step.store('jobs', store)}/{job.name}", warm_start=warm_start,
-            model_store=step.store("models", store), sample_line=sample_line,
+            start_seconds=start_seconds, keep_models=KeepModels(keep_models),
+            resume_policy=ResumePolicy(resume_policy), warm_start=warm_start,
+            sample_line=sample_line,
             dataset_version=str(dataset.metadata.get(DatasetKey.VERSION_HASH, "")),
         )  # fmt: skip
-        tuned = tune(config, on_progress=ProgressPrinter().tune)
+        found = place_search(step, config, store=store)
+        tuned = tune(found, on_progress=ProgressPrinter().tune)
     describe_tuning(tuned, dataset, trials=trials, model=model, metrics=metrics, report=report)
     return (dict(tuned.best.parameters), tuned.best.objective, tuned.best.name)

@@ -97,6 +97,8 @@ class TuningConfig:
     """Whose models stay."""
     timeout_seconds: float | None = None
     """Time after which the search is given up."""
+    start_seconds: float = 300.0
+    """Time within which a first trial must have started; else the search is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,11 @@ def tune(
         on_progress(progress)
         models.clean(progress.result)
 
-    watch = WatchConfig(poll_seconds=poll_seconds, timeout_seconds=config.timeout_seconds)
+    watch = WatchConfig(
+        poll_seconds=poll_seconds,
+        timeout_seconds=config.timeout_seconds,
+        start_seconds=config.start_seconds,
+    )
 
     def discard() -> None:
         _wait_for_pods(config, client)  # a trial that ends may write its model meanwhile

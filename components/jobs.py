@@ -1,0 +1,50 @@
+"""Training jobs and searches of a step: named so that its retry, and nothing else, finds them.
+
+The name is derived from everything that the job or the search is made of. Iterations of a loop that
+differ in their resources alone have different jobs, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from kubeloop.components.steps import Step, find_namespace
+from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
+
+if TYPE_CHECKING:
+    from kubeloop.katib.tuning import TuningConfig
+
+_UNNAMED = "unnamed"
+
+
+def describe_job(step: Step, **settings: Any) -> TrainingJobConfig:  # Any: fields of the job
+    """Return a job of this step's run, without a name of its own yet."""
+    return TrainingJobConfig(
+        name=_UNNAMED,
+        namespace=find_namespace(),
+        labels=step.labels,
+        run_id=step.run_id,
+        **settings,
+    )
+
+
+def place_job(step: Step, job: TrainingJobConfig, *, store: str) -> TrainingJobConfig:
+    """Name a job, and give its model and its checkpoints a place below the store of drafts."""
+    name = step.object_name({"job": PyTorchJobBuilder().render(job)["spec"]})
+    draft = f"{step.store('jobs', store)}/{name}"
+    return replace(
+        job, name=name, model_uri=f"{draft}/model", checkpoint_uri=f"{draft}/checkpoints"
+    )
+
+
+def place_search(step: Step, search: TuningConfig, *, store: str) -> TuningConfig:
+    """Name a search, and give the models of its trials a place below the store of drafts."""
+    settings = {f.name: getattr(search, f.name) for f in fields(search) if f.name != "job"}
+    name = step.object_name({**settings, "job": PyTorchJobBuilder().render(search.job)["spec"]})
+    return replace(
+        search,
+        job=replace(search.job, name=name),
+        trial_models=f"{step.store('jobs', store)}/{name}",
+        model_store=step.store("models", store),
+    )
