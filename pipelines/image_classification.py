@@ -53,7 +53,11 @@ def image_classification(
     parallel_trials: int = 2,
     trial_epochs: int = 5,
     epochs: int = 15,
+    variants: list = [],  # type: ignore[type-arg]  # noqa: B006  # KFP takes the bare class
+    serve_variant: str = "",
     num_workers: int = 2,
+    num_gpus: int = 0,
+    job_options: dict = {},  # type: ignore[type-arg]  # noqa: B006
     max_corrupt_fraction: float = 0.0,
     max_examples_per_class: int = 0,
     num_probes: int = 10,
@@ -80,7 +84,13 @@ def image_classification(
         parallel_trials: Trials at a time.
         trial_epochs: Epochs of a trial.
         epochs: Epochs of the training with the best hyperparameters.
+        variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which
+            is quantised.
+        serve_variant: The one of them that is judged and served; empty: the original.
         num_workers: Replicas of the training job.
+        num_gpus: GPUs of a replica.
+        job_options: What else the training jobs are to have, such as node selectors, volumes or a
+            queue; see `train_model`.
         max_corrupt_fraction: Share of unreadable images above which the source is refused.
         max_examples_per_class: Images taken of each class; 0: all.
         num_probes: Test images sent to the endpoint at the end.
@@ -113,6 +123,8 @@ def image_classification(
         parallel_trial_count=parallel_trials,
         # The best parameters are trained anew on the whole budget.
         keep_models="none",
+        num_gpus=num_gpus,
+        job_options=job_options,
         seed=seed,
     )
     train = train_model(
@@ -122,11 +134,18 @@ def image_classification(
         trial=tune.outputs["best_trial"],
         epochs=epochs,
         code=code,
+        variants=variants,
         num_workers=num_workers,
+        num_gpus=num_gpus,
+        job_options=job_options,
         seed=seed,
     )
     judged = add_evaluation(
-        dataset=dataset, train=train, endpoint_name=endpoint_name, min_gain=min_gain
+        dataset=dataset,
+        train=train,
+        variant=serve_variant,
+        endpoint_name=endpoint_name,
+        min_gain=min_gain,
     )
     steps = [ingest, tune, train, *judged]
 
@@ -138,6 +157,7 @@ def image_classification(
         steps += add_serving(
             dataset=dataset,
             model=train.outputs["model"],
+            variant=serve_variant,
             endpoint_name=endpoint_name,
             num_probes=num_probes,
             service_account=service_account,

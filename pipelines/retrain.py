@@ -4,7 +4,8 @@ An intent classifier is served; a table arrives with texts of a new label, or mo
 ingest (the dataset's newest commit and the new data together) → train → evaluate → gate → deploy →
 probe → picture of the lineage. On the test split of the new commit the gate asks for two things: on
 the labels that both know the new model is no worse than the served one (`min_gain` asks for more),
-and on those that only the new one knows it is accurate enough. Else the served model stays.
+and on those that only the new one knows it is accurate enough. Else the served model stays. Where none
+is served yet, all labels are new.
 """
 
 from kfp import dsl
@@ -40,8 +41,12 @@ def retrain(
     min_gain: float = 0.0,
     min_new_accuracy: float = 0.8,
     epochs: int = 8,
+    variants: list = [],  # type: ignore[type-arg]  # noqa: B006
+    serve_variant: str = "",
     num_workers: int = 1,
     cpu: str = "2",
+    num_gpus: int = 0,
+    job_options: dict = {},  # type: ignore[type-arg]  # noqa: B006
     max_examples_per_class: int = 0,
     num_probes: int = 10,
     service_account: str = "",
@@ -63,8 +68,14 @@ def retrain(
             served one; 0: be as good.
         min_new_accuracy: Accuracy on the labels that only the new model knows, in [0, 1].
         epochs: Epochs of the training.
+        variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which
+            is quantised.
+        serve_variant: The one of them that is judged and served; empty: the original.
         num_workers: Replicas of the training job.
         cpu: CPU of a replica, as a Kubernetes quantity.
+        num_gpus: GPUs of a replica.
+        job_options: What else the training job is to have, such as node selectors, volumes or a
+            queue; see `train_model`.
         max_examples_per_class: New examples taken of each class; 0: all.
         num_probes: Test examples sent to the endpoint at the end.
         service_account: Whose credentials download the model; empty: the namespace's default.
@@ -91,12 +102,19 @@ def retrain(
         epochs=epochs,
         program=program,
         code=code,
+        variants=variants,
         num_workers=num_workers,
         cpu=cpu,
+        num_gpus=num_gpus,
+        job_options=job_options,
         seed=seed,
     )
     judged = add_evaluation(
-        dataset=dataset, train=train, endpoint_name=endpoint_name, min_gain=min_gain
+        dataset=dataset,
+        train=train,
+        variant=serve_variant,
+        endpoint_name=endpoint_name,
+        min_gain=min_gain,
     )
     steps = [ingest, train, *judged]
 
@@ -108,6 +126,7 @@ def retrain(
         steps += add_serving(
             dataset=dataset,
             model=train.outputs["model"],
+            variant=serve_variant,
             endpoint_name=endpoint_name,
             num_probes=num_probes,
             service_account=service_account,

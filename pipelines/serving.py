@@ -21,9 +21,16 @@ Channel = Any  # an output or a parameter: a KFP channel, or the value itself
 
 
 def add_evaluation(
-    *, dataset: Channel, train: dsl.PipelineTask, endpoint_name: Channel, min_gain: Channel
+    *,
+    dataset: Channel,
+    train: dsl.PipelineTask,
+    variant: Channel,
+    endpoint_name: Channel,
+    min_gain: Channel,
 ) -> list[dsl.PipelineTask]:
     """Add what a gate asks: how good the model is, by itself and beside the one served today.
+
+    What is judged is the variant that would be served.
 
     Returns:
         The tasks, that of `evaluate_model` last.
@@ -38,6 +45,7 @@ def add_evaluation(
     evaluate = evaluate_model(
         dataset=dataset,
         model=train.outputs["model"],
+        variant=variant,
         champion=champion.outputs["model_uri"],
         min_gain=min_gain,
     )
@@ -48,6 +56,7 @@ def add_serving(
     *,
     dataset: Channel,
     model: Channel,
+    variant: Channel,
     endpoint_name: Channel,
     num_probes: Channel,
     service_account: Channel,
@@ -60,6 +69,7 @@ def add_serving(
     deploy = deploy_model(
         model=model,
         name=endpoint_name,
+        variant=variant,
         service_account=service_account,
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     )

@@ -51,8 +51,12 @@ def text_classification(
     parallel_trials: int = 2,
     trial_epochs: int = 5,
     epochs: int = 8,
+    variants: list = [],  # type: ignore[type-arg]  # noqa: B006
+    serve_variant: str = "",
     num_workers: int = 1,
     cpu: str = "2",
+    num_gpus: int = 0,
+    job_options: dict = {},  # type: ignore[type-arg]  # noqa: B006
     max_examples_per_class: int = 0,
     num_probes: int = 10,
     service_account: str = "",
@@ -79,8 +83,14 @@ def text_classification(
         parallel_trials: Trials at a time.
         trial_epochs: Epochs of a trial.
         epochs: Epochs of the training with the best hyperparameters.
+        variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which
+            is quantised.
+        serve_variant: The one of them that is judged and served; empty: the original.
         num_workers: Replicas of the training job.
         cpu: CPU of a replica, as a Kubernetes quantity.
+        num_gpus: GPUs of a replica.
+        job_options: What else the training jobs are to have, such as node selectors, volumes or a
+            queue; see `train_model`.
         max_examples_per_class: Texts taken of each class; 0: all.
         num_probes: Test texts sent to the endpoint at the end.
         service_account: Whose credentials download the model; empty: the namespace's default.
@@ -114,6 +124,8 @@ def text_classification(
         parallel_trial_count=parallel_trials,
         # The best parameters are trained anew on the whole budget.
         keep_models="none",
+        num_gpus=num_gpus,
+        job_options=job_options,
         seed=seed,
     )
     train = train_model(
@@ -124,12 +136,19 @@ def text_classification(
         epochs=epochs,
         program="text",
         code=code,
+        variants=variants,
         num_workers=num_workers,
         cpu=cpu,
+        num_gpus=num_gpus,
+        job_options=job_options,
         seed=seed,
     )
     judged = add_evaluation(
-        dataset=dataset, train=train, endpoint_name=endpoint_name, min_gain=min_gain
+        dataset=dataset,
+        train=train,
+        variant=serve_variant,
+        endpoint_name=endpoint_name,
+        min_gain=min_gain,
     )
     steps = [ingest, tune, train, *judged]
 
@@ -141,6 +160,7 @@ def text_classification(
         steps += add_serving(
             dataset=dataset,
             model=train.outputs["model"],
+            variant=serve_variant,
             endpoint_name=endpoint_name,
             num_probes=num_probes,
             service_account=service_account,
