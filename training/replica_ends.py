@@ -17,6 +17,9 @@ from kubeflow.training.constants import constants
 EXIT_EVENT = "ExitedWithCode"
 _EXIT = re.compile(r"exited with code (\d+)")
 _RETRYABLE = frozenset({138, 143})
+_ERROR = "error: "
+_TORCHRUN = re.compile(r"^[A-Z]\d{4} \S+ \d+ torch/distributed/|^error: processes ended with ")
+_LOST_PEER = "error: Lost another process of the job"
 _UNSAID = ("", "Error", "Completed")
 _TRANSIENT_WAITS = ("ContainerCreating", "PodInitializing")
 
@@ -47,12 +50,23 @@ class ReplicaEnd:
         program = constants.PYTORCHJOB_CONTAINER
         where = "" if self.container == program else f", init container {self.container}"
         silent = "its log is gone with it" if self.is_lost else "it printed nothing"
-        cause = log[-1].removeprefix("error: ") if log else silent
+        cause = find_cause(log) if log else silent
         tail = "\n".join(["", "The last lines of its log:", *log]) if log else ""
         return (
             f": rank {self.rank}, pod {self.pod}{where}, exited with code"
             f" {self.exit_code}{reason}: {cause}{tail}"
         )
+
+
+def find_cause(log: Sequence[str]) -> str:
+    """Return the line that says why a replica ended: the last one, unless torchrun wrote it.
+
+    Where torchrun looked after several processes, the last to speak may be one that lost its peer.
+    """
+    said = [line for line in log if not _TORCHRUN.search(line)]
+    errors = [line for line in said if line.startswith(_ERROR)] if len(said) < len(log) else []
+    own = [line for line in errors if not line.startswith(_LOST_PEER)]
+    return (own or errors or said or log)[-1].removeprefix(_ERROR)
 
 
 def find_ends(pods: Iterable[Any], *, is_elastic: bool) -> list[ReplicaEnd]:

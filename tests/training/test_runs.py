@@ -32,6 +32,7 @@ from kubeloop.training.placement import (
     VolumeConfig,
     VolumeKind,
 )
+from kubeloop.training.replica_ends import find_cause
 from kubeloop.training.runs import (
     TrainingRun,
     WatchConfig,
@@ -490,6 +491,28 @@ def test_an_api_that_is_down_is_worth_another_try(on_cluster: OnCluster) -> None
 
     with pytest.raises(TransientError, match="Failed to read PyTorchJob default/job"):
         clients[0].run(clients[0].build(EPOCHS))
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (["error: no column", "epoch=1"], "epoch=1"),
+        (["ValueError: no column", "error: processes ended with [1]"], "ValueError: no column"),
+        (
+            [
+                "error: batch_size must be positive.",
+                "error: Lost another process of the job: reset by peer",
+                "Stopped after 3 steps, as asked by SIGTERM.",
+                "E1130 11:09:38.589000 20506 torch/distributed/elastic/x.py:1002] failed (1)",
+                "error: processes ended with [1, -15]",
+            ],
+            "batch_size must be positive.",
+        ),
+        (["error: processes ended with [-9]"], "processes ended with [-9]"),
+    ],
+)
+def test_the_cause_of_an_end_is_what_the_program_said(log: list[str], cause: str) -> None:
+    assert find_cause(log) == cause
 
 
 @pytest.mark.parametrize(
