@@ -24,12 +24,12 @@ def find_champion(
         run_id: Give `dsl.PIPELINE_JOB_ID_PLACEHOLDER`, and no run takes the step from the cache,
             not even one that asks for caching everywhere.
     """
+    from kubeloop.components.champions import find_model
     from kubeloop.components.steps import find_namespace, rendered_errors
     from kubeloop.kserve.deployments import connect, get
 
     with rendered_errors():
-        found = get(endpoint, namespace=find_namespace(), client=connect())
-    model_uri = found.model_uri if found else ""
+        model_uri = find_model(get(endpoint, namespace=find_namespace(), client=connect()))
     if model_uri and model_uri == model.uri:
         print(f"Endpoint {endpoint!r} serves this very model: there is no other to beat.")
         model_uri = ""

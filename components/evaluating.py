@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubeloop.errors import InputError, IntegrityError
+from kubeloop.errors import InputError, IntegrityError, TransientError
 from kubeloop.training.evaluation import (
     Comparison,
     Evaluation,
@@ -73,7 +73,8 @@ def judge(
 
     Raises:
         InputError: The model is no classifier of this dataset's labels, or the champion is none,
-            or cannot be read.
+            or is damaged.
+        TransientError: A store does not answer.
     """
     evaluation = evaluate(model_uri, dataset_uri, config)
     comparison, wins, verdict = None, True, ""
@@ -85,6 +86,8 @@ def judge(
                 f"The model cannot be compared with the served one: {error} Deploy it under another"
                 " name, or delete the endpoint first."
             ) from error
+        except TransientError as error:
+            raise TransientError(f"The served model cannot be read just now: {error}") from error
         wins = comparison.is_won(min_gain)
         verdict = _describe(comparison, wins=wins, min_gain=min_gain)
     return Judgement(

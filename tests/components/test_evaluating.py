@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
+from kubeloop.components import evaluating
 from kubeloop.components.evaluating import judge, log_judgement
 from kubeloop.datasets import Commit, IngestConfig, ingest
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, TransientError
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.stripe_models import LABELS, AlwaysTop, ByBrightness, write_model
 from kubeloop.training.evaluation import EvaluationConfig
@@ -60,6 +61,18 @@ def test_a_damaged_champion_is_an_error_that_says_what_to_do(
 
     with pytest.raises(InputError, match=r"with the served one: .*damaged after it was written"):
         judge(good, commit.uri, EvaluationConfig(), champion_uri=served)
+
+
+def test_a_champion_whose_store_is_down_is_worth_another_try(
+    commit: Commit, good: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TransientError("Failed to read object s3://models/served/model.json.")
+
+    monkeypatch.setattr(evaluating, "compare", fail)
+
+    with pytest.raises(TransientError, match=r"The served model cannot be read just now: Failed"):
+        judge(good, commit.uri, EvaluationConfig(), champion_uri="s3://models/served")
 
 
 def test_a_champion_of_other_data_is_an_error_that_says_what_to_do(
