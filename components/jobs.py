@@ -6,16 +6,37 @@ differ in their resources alone have different jobs, too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.components.steps import Step, find_namespace
+from kubeloop.components.steps import Step, find_namespace, restore_integers
+from kubeloop.datasets.stores import open_store
+from kubeloop.errors import InputError
 from kubeloop.training.jobs import PyTorchJobBuilder, TrainingJobConfig
 
 if TYPE_CHECKING:
     from kubeloop.katib.tuning import TuningConfig
 
 _UNNAMED = "unnamed"
+
+
+def merge_hyperparameters(
+    given: Mapping[str, Any], best: Mapping[str, Any], *, epochs: int, seed: int
+) -> dict[str, Any]:  # Any: JSON
+    """Return what a program is given: what tuning found best goes before what was given.
+
+    Raises:
+        InputError: `epochs` or `seed` are given, which are parameters of their own.
+    """
+    own = {"epochs": epochs, "seed": seed}
+    for name, value in own.items():
+        if given.get(name, value) != value:
+            raise InputError(
+                f"hyperparameters has {name!r}, {given[name]!r}, which is a parameter of its own"
+                f" here, {value!r}; give it there."
+            )
+    return restore_integers({**given, **best, **own})
 
 
 def describe_job(step: Step, **settings: Any) -> TrainingJobConfig:  # Any: fields of the job
@@ -36,6 +57,13 @@ def place_job(step: Step, job: TrainingJobConfig, *, store: str) -> TrainingJobC
     return replace(
         job, name=name, model_uri=f"{draft}/model", checkpoint_uri=f"{draft}/checkpoints"
     )
+
+
+def drop_checkpoints(job: TrainingJobConfig) -> None:
+    """Delete what a training that has succeeded would have gone on from; its model stays."""
+    store = open_store(job.checkpoint_uri)
+    for key in list(store.list()):
+        store.delete(key)
 
 
 def place_search(step: Step, search: TuningConfig, *, store: str) -> TuningConfig:

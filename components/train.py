@@ -71,20 +71,22 @@ def train_model(
     from pathlib import Path
 
     from kubeloop.components.descriptions import describe_model, summarize_model
-    from kubeloop.components.jobs import describe_job, place_job
+    from kubeloop.components.jobs import (
+        describe_job, drop_checkpoints, merge_hyperparameters, place_job,
+    )  # fmt: skip
     from kubeloop.components.progress import print_line
-    from kubeloop.components.steps import open_step, restore_integers
+    from kubeloop.components.steps import open_step
     from kubeloop.training.job_options import parse_job_options
     from kubeloop.training.jobs import PyTorchJobBuilder
     from kubeloop.training.learning_curves import render_learning_curves
     from kubeloop.training.package import publish
     from kubeloop.training.runs import WatchConfig, run_training_job
 
-    settings = {**hyperparameters, **best_parameters, "epochs": epochs, "seed": seed}
     with open_step(model.uri) as step:
+        settings = merge_hyperparameters(hyperparameters, best_parameters, epochs=epochs, seed=seed)
         job = describe_job(
             step, program=program, code_uri=code, dataset_uri=dataset.uri,
-            hyperparameters=restore_integers(settings), variants=tuple(variants),
+            hyperparameters=settings, variants=tuple(variants),
             variant_tolerance=variant_tolerance, num_workers=num_workers,
             processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
             **parse_job_options(job_options),
@@ -95,6 +97,7 @@ def train_model(
         )
         done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print_line)
         model.uri = publish(config.model_uri, step.store("models", store))
+        drop_checkpoints(config)
     model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
     curves = render_learning_curves(
         config.name, done.metrics, facts=summarize_model(model.metadata)

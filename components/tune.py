@@ -91,7 +91,7 @@ def tune_hyperparameters(
         sample_line: A line of metrics as your own program prints it, checked before the search.
         store: URI of the model store; empty: below the pipeline root.
     """
-    from kubeloop.components.jobs import describe_job, place_search
+    from kubeloop.components.jobs import describe_job, merge_hyperparameters, place_search
     from kubeloop.components.progress import ProgressPrinter
     from kubeloop.components.provenance import DatasetKey
     from kubeloop.components.searching import describe_tuning
@@ -101,8 +101,8 @@ def tune_hyperparameters(
     from kubeloop.katib.tuning import TuningConfig, tune
     from kubeloop.training.job_options import parse_job_options
 
-    settings = restore_integers({**hyperparameters, "epochs": epochs, "seed": seed})
     with open_step(trials.uri) as step:
+        settings = merge_hyperparameters(hyperparameters, {}, epochs=epochs, seed=seed)
         job = describe_job(
             step, program=program, code_uri=code, dataset_uri=dataset.uri,
             hyperparameters=settings, cpu=cpu, memory=memory, num_workers=num_workers,

@@ -60,6 +60,8 @@ class WatchConfig:
         """Refuse what cannot work."""
         if self.poll_seconds <= 0 or self.unavailable_seconds < 0 or self.max_restarts < 0:
             raise InputError("poll_seconds must be positive, the other limits not negative.")
+        if self.timeout_seconds is not None and self.timeout_seconds <= 0:
+            raise InputError(f"timeout_seconds must be positive, not {self.timeout_seconds!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubeloop.components.jobs import place_job, place_search
+from kubeloop.components.jobs import (
+    drop_checkpoints,
+    merge_hyperparameters,
+    place_job,
+    place_search,
+)
 from kubeloop.components.steps import Step
+from kubeloop.errors import InputError
 from kubeloop.katib.tuning import TuningConfig
 from kubeloop.training.jobs import TrainingJobConfig
 from kubeloop.training.placement import PodConfig
@@ -50,6 +57,33 @@ def test_iterations_that_differ_have_jobs_of_their_own(change: dict[str, Any]) -
     assert place_job(STEP, replace(JOB, **change), store="").name != (
         place_job(STEP, JOB, store="").name
     )
+
+
+def test_hyperparameters_that_were_tuned_win_over_those_given() -> None:
+    merged = merge_hyperparameters(
+        {"batch_size": 32.0, "learning_rate": 0.1}, {"learning_rate": 0.2}, epochs=3, seed=1
+    )
+
+    assert merged == {"batch_size": 32, "learning_rate": 0.2, "epochs": 3, "seed": 1}
+
+
+def test_epochs_among_hyperparameters_are_not_silently_overruled() -> None:
+    with pytest.raises(InputError, match="hyperparameters has 'epochs', 3, which is a parameter"):
+        merge_hyperparameters({"epochs": 3}, {}, epochs=15, seed=0)
+
+    assert merge_hyperparameters({"epochs": 15}, {"epochs": 5}, epochs=15, seed=0)["epochs"] == 15
+
+
+def test_checkpoints_of_a_finished_training_do_not_stay(tmp_path: Path) -> None:
+    job = place_job(STEP, JOB, store=str(tmp_path))
+    for uri in (job.checkpoint_uri, job.model_uri):
+        Path(uri).mkdir(parents=True)
+        (Path(uri) / "file").touch()
+
+    drop_checkpoints(job)
+
+    assert not list(Path(job.checkpoint_uri).iterdir())
+    assert (Path(job.model_uri) / "file").exists()
 
 
 def test_a_repeated_step_finds_its_search_and_its_models() -> None:

@@ -532,3 +532,5 @@ def test_metric_lines_are_read(line: str, metrics: dict[str, float]) -> None:
 def test_limits_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InputError, match="poll_seconds must be positive"):
         WatchConfig(poll_seconds=0)
+    with pytest.raises(InputError, match=r"timeout_seconds must be positive, not -1"):
+        WatchConfig(timeout_seconds=-1)
