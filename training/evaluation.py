@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.reading import Dataset, Split, open_dataset
 from kubeloop.datasets.splits import TEST
@@ -18,7 +18,12 @@ from kubeloop.training.preprocessing import parse_preprocessing
 from kubeloop.training.scores import Calibration, ClassScores, RocCurve, ScoreTally, score_classes
 from kubeloop.training.slices import SliceScores, SliceTally, find_tagged
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _ROUNDING = 1e-9
+_MAX_SUM_ERROR = 0.01
+"""By which probabilities in half precision may miss a sum of 1."""
 _READ_BY = {"image": "image_classification", "text": "text_classification"}
 """What a package's preprocessing reads, by kinds of datasets; others may read any."""
 
@@ -219,7 +224,7 @@ def _score(
     tally = ScoreTally(labels)
     with torch.inference_mode():
         for batch in iterate_batches(rows, labels, preprocessing, batch_size=config.batch_size):
-            hits = tally.add(model(*batch.inputs), batch.targets)
+            hits = tally.add(_answer(model, batch.inputs, labels), batch.targets)
             for index, target, hit in zip(
                 batch.indices, batch.targets.tolist(), hits.tolist(), strict=True
             ):
@@ -237,3 +242,23 @@ def _score(
         class_rocs=tally.class_rocs,
         slices=slices.slices(),
     )
+
+
+def _answer(model: Callable[..., Any], inputs: tuple[Tensor, ...], labels: Sequence[str]) -> Tensor:
+    """Return probabilities, batch x labels, of a program that gives these or logits."""
+    try:
+        computed = model(*inputs)
+    except RuntimeError as error:
+        cause = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"The model cannot take examples as its preprocessing prepares them: {cause}."
+        ) from error
+    scores: Tensor = computed[0] if isinstance(computed, tuple | list) else computed
+    if scores.ndim != 2 or scores.shape[1] != len(labels):
+        raise InputError(
+            f"The model answers a batch with the shape {list(scores.shape)}, not one score for each"
+            f" of its {len(labels)} labels."
+        )
+    scores = scores.double()
+    is_probability = (scores >= 0) & ((scores.sum(1, keepdim=True) - 1).abs() <= _MAX_SUM_ERROR)
+    return scores if is_probability.all() else scores.softmax(1)

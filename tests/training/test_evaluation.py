@@ -2,6 +2,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.stripe_models import LABELS, AlwaysTop, ByBrightness, write_model
 from kubeloop.training.evaluation import Comparison, EvaluationConfig, compare, evaluate
 from kubeloop.training.evaluation_report import render_evaluation
+from kubeloop.training.package import open_package, write_package
 from kubeloop.training.scores import ScoreTally, score_classes
 from kubeloop.training.slices import SliceTally
 
@@ -51,6 +53,52 @@ def test_scores_are_counted_by_class(commit: Commit, tmp_path: Path, batch_size:
     assert top.f1 == pytest.approx(0.5)
     assert (bottom.precision, bottom.recall, bottom.f1, bottom.num_examples) == (0, 0, 0, 14)
     assert progress[-1] == (42, 42)
+
+
+class Logits(nn.Module):
+    """What the program of `ByBrightness` gives before its softmax, with something beside it."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        rows = images.float().mean((2, 3))
+        stripes = torch.stack([rows[:, start : start + 2].mean(1) for start in (5, 2, 0)], dim=1)
+        return stripes, rows + 0.0
+
+
+def test_a_model_that_gives_logits_is_scored_by_its_probabilities(
+    commit: Commit, tmp_path: Path
+) -> None:
+    (tmp_path / "plain").mkdir()
+    expected = evaluate(write_model(tmp_path, ByBrightness()), commit.uri)
+
+    found = evaluate(write_model(tmp_path / "plain", Logits()), commit.uri)
+
+    assert found.loss == pytest.approx(expected.loss, abs=1e-6)
+    assert found.confusion == expected.confusion
+    assert found.calibration.error == pytest.approx(expected.calibration.error, abs=1e-6)
+
+
+def rewrite(folder: Path, uri: str, **changes: Any) -> str:
+    """Write a package again whose description differs."""
+    package = open_package(Path(uri))
+    files = {"model.pt2": Path(uri) / "model.pt2"}
+    target = str(folder / "rewritten")
+    write_package(target, replace(package.manifest, **changes), files=files)
+    return target
+
+
+def test_a_model_that_does_not_fit_its_description_is_refused(
+    commit: Commit, tmp_path: Path
+) -> None:
+    good = write_model(tmp_path, ByBrightness())
+    colour = {"kind": "image", "channels": 3, "image_size": 8}
+
+    with pytest.raises(InputError, match="cannot take examples as its preprocessing prepares"):
+        evaluate(rewrite(tmp_path, good, preprocessing=colour), commit.uri)
+    champion = rewrite(tmp_path, good, labels=(*LABELS, "more"))
+    with pytest.raises(
+        InputError, match=r"with the shape \[9, 3\], not one score for each of its 4"
+    ):
+        compare(evaluate(good, commit.uri), champion, commit.uri, EvaluationConfig())
 
 
 def test_a_model_of_other_labels_is_refused(commit: Commit, tmp_path: Path) -> None:
