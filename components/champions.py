@@ -17,7 +17,7 @@ def find_model(endpoint: Endpoint | None) -> str:
         return ""
     if not endpoint.model_uri:
         raise InputError(
-            f"Endpoint {endpoint.name!r} serves a program of its own and no model by URI, so that no"
-            " model can be compared with it; deploy under another name, or delete it first."
+            f"Endpoint {endpoint.name!r} serves a program of its own and no model by URI, so that"
+            " none can be compared with it; deploy under another name, or delete it first."
         )
     return endpoint.model_uri

@@ -70,10 +70,8 @@ def train_model(
     """
     from pathlib import Path
 
+    from kubeloop.components import jobs
     from kubeloop.components.descriptions import describe_model, summarize_model
-    from kubeloop.components.jobs import (
-        describe_job, drop_checkpoints, merge_hyperparameters, place_job,
-    )  # fmt: skip
     from kubeloop.components.progress import print_line
     from kubeloop.components.steps import open_step
     from kubeloop.training.job_options import parse_job_options
@@ -83,21 +81,23 @@ def train_model(
     from kubeloop.training.runs import WatchConfig, run_training_job
 
     with open_step(model.uri) as step:
-        settings = merge_hyperparameters(hyperparameters, best_parameters, epochs=epochs, seed=seed)
-        job = describe_job(
+        settings = jobs.merge_hyperparameters(
+            hyperparameters, best_parameters, epochs=epochs, seed=seed
+        )
+        job = jobs.describe_job(
             step, program=program, code_uri=code, dataset_uri=dataset.uri,
             hyperparameters=settings, variants=tuple(variants),
             variant_tolerance=variant_tolerance, num_workers=num_workers,
             processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
             **parse_job_options(job_options),
         )  # fmt: skip
-        config = place_job(step, job, store=store)
+        config = jobs.place_job(step, job, store=store)
         watch = WatchConfig(
             poll_seconds=0.3, timeout_seconds=timeout_seconds, max_restarts=max_restarts
         )
         done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print_line)
         model.uri = publish(config.model_uri, step.store("models", store))
-        drop_checkpoints(config)
+        jobs.drop_checkpoints(config)
     model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
     curves = render_learning_curves(
         config.name, done.metrics, facts=summarize_model(model.metadata)

@@ -4,8 +4,8 @@ An intent classifier is served; a table arrives with texts of a new label, or mo
 ingest (the dataset's newest commit and the new data together) → train → evaluate → gate → deploy →
 probe → picture of the lineage. On the test split of the new commit the gate asks for two things: on
 the labels that both know the new model is no worse than the served one (`min_gain` asks for more),
-and on those that only the new one knows it is accurate enough. Else the served model stays. Where none
-is served yet, all labels are new.
+and on those that only the new one knows it is accurate enough. Else the served model stays. Where
+none is served yet, all labels are new.
 """
 
 from kfp import dsl

@@ -111,7 +111,7 @@ def _parse_object(inner: Any, value: object, *, where: str) -> dict[str, Any]:
 def _parse_choice(kind: type[StrEnum], value: object, *, where: str) -> StrEnum:
     if value not in [*kind]:
         raise InputError(f"{where} must be one of {', '.join(kind)}, not {value!r}.")
-    return kind(value)
+    return kind(str(value))
 
 
 def _parse_plain(kind: type, value: object, *, where: str) -> object:

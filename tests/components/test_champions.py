@@ -21,5 +21,5 @@ def test_the_champion_is_the_model_that_is_served() -> None:
 def test_an_endpoint_that_serves_no_model_is_not_replaced_uncompared() -> None:
     endpoint = build_endpoint({"containers": [{"name": "kserve-container", "image": "mine"}]})
 
-    with pytest.raises(InputError, match="'digits' serves a program of its own .* another name"):
+    with pytest.raises(InputError, match=r"'digits' serves a program of its own .* another name"):
         find_model(endpoint)
