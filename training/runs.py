@@ -166,9 +166,12 @@ class _Run:
         if found is not None:
             self._check_run(found)
             if _condition(found, constants.JOB_CONDITION_FAILED):
+                self.on_log(f"{self.where} has failed before; it is started anew.")
                 self.delete()
                 self._wait_until_gone()
                 found = None
+            else:
+                self.on_log(f"{self.where} is there already; its log follows from the beginning.")
         if found is None:
             found = self._create()
         self._check_run(found)

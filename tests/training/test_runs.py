@@ -189,9 +189,17 @@ def test_a_running_job_is_found_again(on_cluster: OnCluster) -> None:
         cluster.wait_for(lambda: bool(cluster.pods()))
         before = cluster.pods()
 
-        cluster.run(cluster.build(code), on_log=lambda line: gate.touch())
+        def go_on(line: str) -> None:
+            cluster.log.append(line)
+            gate.touch()
+
+        cluster.run(cluster.build(code), on_log=go_on)
 
         assert cluster.pods() == before
+        assert cluster.log == [
+            "PyTorchJob default/job is there already; its log follows from the beginning.",
+            "once",
+        ]
 
     on_cluster(test)
 
