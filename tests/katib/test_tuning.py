@@ -175,6 +175,14 @@ def test_an_unknown_choice_is_refused_with_those_there_are(kind: type[KeepModels
         kind("some")
 
 
+def test_the_time_for_a_first_trial_is_that_of_the_configuration(tmp_path: Path) -> None:
+    def test(client: KatibClient) -> None:
+        with pytest.raises(InputError, match="start_seconds must be positive, not 0"):
+            tune(configure(tmp_path, start_seconds=0), client=client)
+
+    play(train, test, tmp_path)
+
+
 def test_the_seed_is_left_out_for_an_algorithm_that_takes_none(tmp_path: Path) -> None:
     def test(client: KatibClient) -> None:
         config = configure(tmp_path, algorithm="sobol", keep_models=KeepModels.NONE)
