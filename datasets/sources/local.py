@@ -22,20 +22,31 @@ class LocalFiles(Source):
     """A folder, or one file, of this machine."""
 
     def __init__(self, root: Path, *, uri: str = "") -> None:
-        if not root.exists():
+        try:
+            mode = root.stat().st_mode
+        except FileNotFoundError as error:
             hint = "check the path" if root.is_absolute() else "give its absolute path"
-            raise InputError(f"The source {str(root)!r} does not exist; {hint}.")
-        if not (root.is_dir() or root.is_file()):
+            raise InputError(f"The source {str(root)!r} does not exist; {hint}.") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"Failed to open the source {str(root)!r}: {reason}.") from error
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             raise InputError(f"The source {str(root)!r} is neither a folder nor a file.")
         root = root.resolve()
-        self._root = root if root.is_dir() else root.parent
-        self._only = "" if root.is_dir() else root.name
+        self._root = root if stat.S_ISDIR(mode) else root.parent
+        self._only = "" if stat.S_ISDIR(mode) else root.name
         self.uri = uri or str(root)
 
     def list_files(self) -> Iterator[SourceFile]:
         """Yield the files, each folder's entries by name."""
         if self._only:
-            status = (self._root / self._only).stat()
+            full = self._root / self._only
+            try:
+                status = full.stat()
+            except OSError as error:
+                raise InputError(
+                    f"Failed to read source file {str(full)!r}: {error.strerror}."
+                ) from error
             yield SourceFile(path=self._only, num_bytes=status.st_size, version=_version_of(status))
         else:
             yield from self._walk(str(self._root), "")
@@ -49,6 +60,11 @@ class LocalFiles(Source):
                 )
             for entry in entries:
                 path = prefix + entry.name
+                if not _is_unicode(entry.name):
+                    raise InputError(
+                        f"The name of {os.fsencode(entry.path)!r} in the source is not UTF-8;"
+                        " rename it."
+                    )
                 if entry.is_symlink():
                     self._check_link(path, is_folder=entry.is_dir())
                 if entry.is_dir():
@@ -103,6 +119,14 @@ class LocalFiles(Source):
         if full.is_symlink():
             self._check_link(path, is_folder=False)
         return full
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _version_of(status: os.stat_result) -> str:

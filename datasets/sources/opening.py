@@ -16,8 +16,9 @@ def open_source(uri: str, limits: SourceLimits | None = None) -> Source:
         InputError: The scheme is unknown, or there is nothing to read.
     """
     limits = limits or SourceLimits()
-    source = SOURCES[urlsplit(uri).scheme](uri, limits)
-    if not is_archive(urlsplit(uri).path):
+    parts = urlsplit(uri)
+    source = SOURCES[parts.scheme](uri, limits)
+    if not is_archive(parts.path if parts.scheme else uri):  # a plain path may hold '#' and '?'
         return source
     try:
         files = list(islice(source.list_files(), 2))

@@ -1,4 +1,5 @@
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,35 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
 def test_an_empty_path_is_refused() -> None:
     with pytest.raises(InputError, match="path is empty"):
         open_source("")
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")  # noqa: PTH102 - pathlib takes text alone
+
+    with pytest.raises(InputError, match=r"caf\\xe9' in the source is not UTF-8; rename it"):
+        list(open_source(str(tmp_path)).list_files())
+
+
+@pytest.mark.parametrize("path", ["/tmp/" + "a" * 300, "/tmp/a\0b"])  # noqa: S108 - never made
+def test_a_path_that_cannot_be_one_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="Failed to open the source"):
+        open_source(path)
+
+
+def test_a_file_that_vanished_is_said(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    source = open_source(str(tmp_path / "rows.csv"))
+    (tmp_path / "rows.csv").unlink()
+
+    with pytest.raises(InputError, match="Failed to read source file .*No such file"):
+        source.fingerprint()
+
+
+def test_a_plain_path_may_hold_what_means_something_in_uris(tmp_path: Path) -> None:
+    folder = tmp_path / "50% #1?"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "rows.zip", "w") as archive:
+        archive.writestr("rows.csv", "text,label\n")
+
+    with open_source(str(folder / "rows.zip")) as source:
+        assert [file.path for file in source.list_files()] == ["rows.csv"]
