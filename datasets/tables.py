@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 4 << 20
 _BATCH_ROWS = 16_384
+_LONGEST_FIELD = 4 << 20
+_TOO_LONG = "a row is longer than 4 MiB, or a quote is not closed"
 _SPLIT_NAMES = {
     "train": TRAIN,
     "training": TRAIN,
@@ -76,15 +79,21 @@ def split_of_name(name: str) -> str:
     return _SPLIT_NAMES.get(stem.partition(".")[0], "")
 
 
-def open_tables(source: Source, *, options: TableOptions, log: ScanLog) -> list[Table]:
-    """Find the tables of a source.
+def open_tables(
+    source: Source,
+    *,
+    options: TableOptions,
+    log: ScanLog,
+    files: Sequence[SourceFile] | None = None,
+) -> list[Table]:
+    """Find the tables of a source, or among some files of it.
 
     Raises:
         InputError: There is none.
     """
     if source.has_rows:
         return [RowsTable(source.uri, source.read_rows())]
-    files = list(source.list_files())
+    files = list(source.list_files()) if files is None else files
     tables: list[Table] = []
     readable = [file for file in files if _format_of(file) is not None]
     unused = _unused_files(source, files)
@@ -181,6 +190,8 @@ class FileTable(Table):
             detail = " ".join(str(error).split()).rstrip(".")
             if re.search("utf-?8|decode|codec", detail, re.IGNORECASE):
                 detail += f" (the file is not {self._options.encoding}; give its encoding)"
+            if "straddl" in detail:
+                detail = _TOO_LONG
             raise InputError(
                 f"Failed to read {self.path!r} in {self._source.uri!r}: {detail}."
             ) from error
@@ -195,11 +206,30 @@ class CsvTable(FileTable):
 
     def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
+
+        names, is_header = self._find_names(path)
+        open_reader = partial(self._open_reader, path, names=names, is_header=is_header)
+        types: dict[str, pa.DataType] = {}
+        if self._options.as_text:
+            types = dict.fromkeys(names, pa.string())
+        elif self._file.num_bytes > BLOCK_BYTES:
+            types = _settle_types(names, lambda types: open_reader(types=types))
+        with open_reader(types=types, handle_invalid=self._reject_row) as reader:
+            yield from reader
+
+    @contextmanager
+    def _open_reader(
+        self,
+        path: Path,
+        *,
+        names: Sequence[str],
+        is_header: bool,
+        types: Mapping[str, pa.DataType],
+        handle_invalid: Callable[[Any], str] = lambda _: "skip",
+    ) -> Iterator[pa.RecordBatchReader]:
         from pyarrow import csv
 
         options = self._options
-        delimiter = options.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-        names, is_header = self._find_names(path, delimiter)
         # NB: given a path, Arrow reads 32 blocks ahead; given a file, it keeps one or two.
         with path.open("rb") as file:
             reader = csv.open_csv(
@@ -212,17 +242,21 @@ class CsvTable(FileTable):
                     use_threads=False,
                 ),
                 parse_options=csv.ParseOptions(
-                    delimiter=delimiter,
+                    delimiter=self._delimiter,
                     newlines_in_values=True,
-                    invalid_row_handler=self._reject_row,
+                    invalid_row_handler=handle_invalid,
                 ),
                 convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()) if options.as_text else None,
-                    strings_can_be_null=not options.as_text,
+                    column_types=types, strings_can_be_null=not options.as_text
                 ),
             )
             with reader:
-                yield from reader
+                yield reader
+
+    @property
+    def _delimiter(self) -> str:
+        is_tabbed = self.path.lower().endswith(".tsv")
+        return self._options.delimiter or ("\t" if is_tabbed else ",")
 
     def _reject_row(self, row: Any) -> str:  # Any: pyarrow.csv.InvalidRow has no types
         self._log.num_seen += 1
@@ -230,14 +264,27 @@ class CsvTable(FileTable):
         self._log.reject(place, f"{row.actual_columns} columns, not {row.expected_columns}")
         return "skip"
 
-    def _find_names(self, path: Path, delimiter: str) -> tuple[list[str], bool]:
+    def _find_names(self, path: Path) -> tuple[list[str], bool]:
         import csv
         from itertools import islice
 
+        csv.field_size_limit(_LONGEST_FIELD)  # NB: for the process; Python's own is 128 KiB
         with path.open(encoding=_without_mark(self._options.encoding), newline="") as file:
-            rows = list(islice(csv.reader(file, delimiter=delimiter), 1000))
+            try:
+                rows = list(islice(csv.reader(file, delimiter=self._delimiter), 1000))
+            except csv.Error as error:
+                detail = _TOO_LONG if "field larger" in str(error) else str(error)
+                raise InputError(
+                    f"Failed to read {self.path!r} in {self._source.uri!r}: {detail}."
+                ) from error
         if not rows or not rows[0]:
             raise InputError(f"The file {self.path!r} in {self._source.uri!r} has no columns.")
+        other = next((mark for mark in ";\t|" if mark in rows[0][0]), "")
+        if other and len(rows[0]) == 1 and not self._options.delimiter:
+            raise InputError(
+                f"The file {self.path!r} in {self._source.uri!r} has one column, {rows[0][0]!r};"
+                f" give its delimiter, which may be {other!r}."
+            )
         wanted = self._options.header
         is_header = has_header(rows) if wanted == "auto" else wanted == "yes"
         if not is_header:
@@ -254,6 +301,38 @@ class CsvTable(FileTable):
                 " be given and different (header=no if the first row holds data)."
             )
         return names, True
+
+
+def _settle_types(
+    names: Sequence[str],
+    open_reader: Callable[[Mapping[str, pa.DataType]], AbstractContextManager[Any]],
+) -> dict[str, pa.DataType]:
+    """Find types that all rows of a long file have: Arrow looks at its first block alone.
+
+    Raises:
+        ArrowInvalid: The file is no CSV.
+    """
+    import pyarrow as pa
+
+    types: dict[str, pa.DataType] = {}
+    while True:
+        try:
+            with open_reader(types) as reader:
+                first = reader.schema
+                for _ in reader:
+                    pass
+        except pa.ArrowInvalid as error:
+            found = re.search(r"column #(\d+): .*conversion error to ", str(error))
+            if found is None:
+                raise
+            name = names[int(found[1])]
+            kind = types.get(name, first.field(name).type)
+            if pa.types.is_null(kind):
+                types[name] = pa.int64()
+            else:
+                types[name] = pa.float64() if pa.types.is_integer(kind) else pa.string()
+        else:
+            return dict(zip(first.names, first.types, strict=True))
 
 
 def _without_mark(encoding: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.images import DEFAULT_MAX_PIXELS
-from kubeloop.datasets.shards.base import ShardFormat
+from kubeloop.datasets.shards.base import SCAN_COLUMNS, ShardFormat
 from kubeloop.datasets.sources.base import Source
 from kubeloop.datasets.statistics import Statistics
 from kubeloop.errors import InputError
@@ -60,15 +62,27 @@ class ScanOptions:
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> ScanOptions:
-        """Read options by name.
+        """Read options by name, with values as they come from JSON or a command line.
 
         Raises:
-            InputError: One is unknown.
+            InputError: One is unknown, or its value is of another type.
         """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(options.keys() - set(known)):
+        known = {field.name: type(field.default) for field in fields(cls)}
+        if unknown := sorted(options.keys() - known.keys()):
             raise InputError(f"Unknown option {unknown[0]!r}; there are: {', '.join(known)}.")
-        return cls(**options)
+        return cls(**{name: _convert(name, options[name], known[name]) for name in options})
+
+
+def _convert(name: str, value: object, wanted: type) -> Any:  # Any: of the wanted type
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if wanted is str and isinstance(value, (str, int)):
+        return text  # a column may be named by a number
+    if wanted is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if wanted is int and text.isascii() and text.isdigit():
+        return int(text)
+    accepted = {str: "text", bool: "true or false", int: "a whole number"}[wanted]
+    raise InputError(f"Option {name!r} must be {accepted}, not {value!r}.")
 
 
 class DatasetKind(ABC):
@@ -116,10 +130,24 @@ class DatasetKind(ABC):
     def describe_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Write a scanned row for the sample in a manifest."""
         return {
-            name: value[:_MAX_SAMPLE_CHARACTERS] if isinstance(value, str) else value
+            name: _describe_value(value)
             for name, value in row.items()
-            if not name.startswith("_") and name not in ("version", "extension")
+            if name not in (*SCAN_COLUMNS, "version", "extension")
         }
+
+
+def _describe_value(value: object) -> Any:  # Any: JSON
+    if isinstance(value, str):
+        return value[:_MAX_SAMPLE_CHARACTERS]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    # Dates, decimals and bytes are nothing that JSON knows, nor is what contains them.
+    described = json.dumps(value, default=str, sort_keys=True)
+    if len(described) > _MAX_SAMPLE_CHARACTERS:
+        return described[:_MAX_SAMPLE_CHARACTERS]
+    return json.loads(described)
 
 
 KINDS: Registry[DatasetKind] = Registry("dataset kind")

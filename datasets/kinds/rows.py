@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.shards.base import DIGEST, LABEL, SCAN_COLUMNS, SIZE, SPLIT
-from kubeloop.datasets.sources.base import Source
+from kubeloop.datasets.sources.base import Source, SourceFile
 from kubeloop.datasets.tables import Table, TableOptions, open_tables, split_of_name
 from kubeloop.errors import InputError
 
@@ -19,9 +19,19 @@ _BATCH_ROWS = 8192
 
 
 def read_tables(
-    source: Source, *, options: TableOptions, log: ScanLog
+    source: Source,
+    *,
+    options: TableOptions,
+    log: ScanLog,
+    files: Sequence[SourceFile] | None = None,
 ) -> Iterator[tuple[Table, pa.RecordBatch]]:
     """Yield the rows of all tables of a source, refusing those of another schema.
+
+    Args:
+        source: The source.
+        options: How text files are read.
+        log: Takes what is left out.
+        files: Files to look for tables in; by default those of the source.
 
     Raises:
         InputError: There are no rows, or they do not have one schema.
@@ -30,7 +40,7 @@ def read_tables(
 
     schema: pa.Schema | None = None
     first = ""
-    for table in open_tables(source, options=options, log=log):
+    for table in open_tables(source, options=options, log=log, files=files):
         for rows in table.read_batches():
             plain = rows.replace_schema_metadata(None)
             if schema is None:
@@ -57,6 +67,8 @@ def _check_names(schema: pa.Schema) -> pa.Schema:
     for name in schema.names:
         if name in SCAN_COLUMNS or not name:
             raise InputError(f"A column must not be named {name!r}; rename it.")
+        if schema.names.count(name) > 1:
+            raise InputError(f"Several columns are named {name!r}; rename all but one.")
     return schema
 
 

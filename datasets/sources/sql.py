@@ -68,7 +68,8 @@ class SqlRows(Source):
 
         with self._connected() as connection:
             try:
-                result = connection.execute(text(self._query))
+                # NB: SQLAlchemy would take `:name` for a parameter, also inside of a literal.
+                result = connection.execute(text(self._query.replace(":", r"\:")))
                 yield from _to_batches(list(result.keys()), result.partitions(_BATCH_ROWS))
             except SQLAlchemyError as error:
                 cause = getattr(error, "orig", None) or error
@@ -109,6 +110,11 @@ def _take_query(url: URL) -> str:
 
 
 def _choose_driver(url: URL) -> URL:
+    if url.get_backend_name() in ("postgres", "postgresql") and not url.username:
+        raise InputError(
+            f"The database URL {url.set(query={}).render_as_string()!r} names no user; write"
+            f" {url.drivername}://USER:PASSWORD@HOST/DATABASE."
+        )
     if url.drivername in ("postgres", "postgresql"):
         # The one of the extra: pure Python, under a permissive licence.
         return url.set(drivername="postgresql+pg8000")

@@ -1,7 +1,10 @@
 import csv
+import datetime
 import json
+import math
 import sqlite3
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kubeloop.datasets import Commit, ScanOptions, open_dataset
+from kubeloop.datasets import Commit, ScanOptions, SplitConfig, open_dataset, tables
 from kubeloop.errors import InputError, TransientError
 
 Rows = list[tuple[str, str]]
@@ -287,3 +290,105 @@ def test_options_are_checked() -> None:
     for options, message in cases:
         with pytest.raises(InputError, match=message):
             ScanOptions.parse(options)
+
+
+def test_options_have_their_type_wherever_they_come_from() -> None:
+    texts = ScanOptions.parse({"text_column": "0", "max_pixels": "9", "decode_images": "true"})
+
+    assert texts == ScanOptions(text_column="0", max_pixels=9, decode_images=True)
+    assert ScanOptions.parse({"text_column": 0, "max_pixels": 9, "decode_images": True}) == texts
+    for name, value in (("max_pixels", "many"), ("decode_images", 2), ("encoding", ["utf-8"])):
+        with pytest.raises(InputError, match=f"Option '{name}' must be"):
+            ScanOptions.parse({name: value})
+
+
+def test_a_text_longer_than_other_readers_take_is_read(tmp_path: Path, ingest_text: Ingest) -> None:
+    long = "word " * 60_000
+    others = [(f"text {n}", "ab"[n % 2]) for n in range(4)]
+    path = write_csv(tmp_path / "rows.csv", [(long, "a"), *others])
+
+    made = ingest_text(path, splits=SplitConfig(train=1, validation=0, test=0))
+
+    assert long in [example.text for example in open_dataset(made.uri).split("train")]
+
+
+@pytest.mark.parametrize("num_rows_before", [200, 2000])
+@pytest.mark.parametrize("row", ["x" * (9 << 20) + ",a\n", '"never closed,a\n' + "y,b\n" * 3_000_000])
+def test_a_row_longer_than_a_block_is_said(
+    tmp_path: Path, ingest_text: Ingest, num_rows_before: int, row: str
+) -> None:
+    rows = [(f"text {n}", "ab"[n % 2]) for n in range(num_rows_before)]
+    path = write_csv(tmp_path / "rows.csv", rows)
+    path.write_text(path.read_text() + row)
+
+    with pytest.raises(InputError, match="a row is longer than 4 MiB, or a quote is not closed"):
+        ingest_text(path)
+
+
+def test_the_types_of_a_long_file_are_those_of_all_its_rows(
+    tmp_path: Path, ingest_text: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 1024)
+    lines = [f"{n},,{n},{n}.5,{'ab'[n % 2]}" for n in range(500)]
+    late = "0.5,7,unknown,,a\n1,2,3,too many,4,5\n"
+    path = tmp_path / "rows.csv"
+    path.write_text("whole,rare,mixed,fraction,label\n" + "\n".join(lines) + "\n" + late)
+
+    made = ingest_text(path, kind="tabular", max_corrupt_fraction=0.01)
+
+    schema = {name: made.manifest.schema[name] for name in ("whole", "rare", "mixed", "fraction")}
+    assert schema == {"whole": "double", "rare": "int64", "mixed": "string", "fraction": "double"}
+    assert (made.num_examples, made.num_rejected) == (501, 1)
+    assert made.statistics["tabular"]["rare"]["missing"] == 500
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path, ingest_text: Ingest) -> None:
+    column = pa.array(["a", "b"])
+    table = pa.table([column, column, column], names=["text", "label", "label"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+
+    for kind in ("text_classification", "tabular"):
+        with pytest.raises(InputError, match="Several columns are named 'label'"):
+            ingest_text(tmp_path / "rows.parquet", kind=kind)
+
+
+def test_a_delimiter_that_was_not_given_is_proposed(tmp_path: Path, ingest_text: Ingest) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text;label\n" + "".join(f"text {n};{'ab'[n % 2]}\n" for n in range(30)))
+
+    with pytest.raises(InputError, match="has one column, 'text;label'; give its delimiter.*';'"):
+        ingest_text(path)
+    assert ingest_text(path, scan=ScanOptions(delimiter=";")).labels == ("a", "b")
+
+
+def test_a_table_of_any_types_is_sampled_as_json(tmp_path: Path, ingest_text: Ingest) -> None:
+    row = {
+        "day": datetime.date(2026, 1, 2),
+        "price": Decimal("1.50"),
+        "raw": b"\xff",
+        "ratio": math.nan,
+        "nested": {"at": datetime.datetime(2026, 1, 2, 3)},
+    }
+    rows = [row | {"number": n, "label": "ab"[n % 2]} for n in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+
+    made = ingest_text(tmp_path / "rows.parquet", kind="tabular")
+
+    sampled = made.manifest.sample[0]
+    assert sampled["day"] == "2026-01-02"
+    assert sampled["price"] == "1.50"
+    assert sampled["nested"] == {"at": "2026-01-02 03:00:00"}
+    assert sampled["ratio"] == "nan"
+
+
+def test_a_query_may_hold_colons(tmp_path: Path, ingest_text: Ingest) -> None:
+    rows = [(f"a::b :smile: 12:30 {n}", "ab"[n % 2]) for n in range(40)]
+    write_sqlite(tmp_path / "rows.db", [*rows, ("other", "a")])
+    query = "SELECT text, label FROM messages WHERE text LIKE 'a::b :smile: 12:30 %25'"
+
+    assert ingest_text(f"sqlite:///{tmp_path}/rows.db?query={query}").num_examples == 40
+
+
+def test_a_database_url_without_a_user_is_refused(ingest_text: Ingest) -> None:
+    with pytest.raises(InputError, match="'postgresql:///db' names no user"):
+        ingest_text("postgresql:///db?table=messages")
