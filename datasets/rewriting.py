@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,17 +76,15 @@ class ShardRows(Source):
             return
         images: list[EncodedImage] = []
         num_bytes = 0
-        names = sorted(
-            {name for index in range(len(self._split)) for name in self._split.metadata(index)}
-        )
+        types = _find_types(self._split)
         for image in self._split:
             images.append(image)
             num_bytes += len(image.data)
             if num_bytes >= _BATCH_BYTES:
-                yield _to_batch(images, names)
+                yield _to_batch(images, types)
                 images, num_bytes = [], 0
         if images:
-            yield _to_batch(images, names)
+            yield _to_batch(images, types)
 
     def list_files(self) -> Iterator[SourceFile]:
         """Yield nothing: there are rows."""
@@ -101,13 +99,26 @@ class ShardRows(Source):
         raise InputError(f"{self.uri!r} has rows and no file {path!r}.")
 
 
-def _to_batch(images: Sequence[EncodedImage], names: Sequence[str]) -> pa.RecordBatch:
+def _find_types(split: ImageSplit) -> dict[str, pa.DataType]:
+    """Return the types of the images' metadata, by name."""
     import pyarrow as pa
 
-    columns: dict[str, list[Any]] = {
-        "image": [{"bytes": image.data, "path": image.path} for image in images],
-        "label": [image.label for image in images],
+    values: dict[str, dict[type, Any]] = {}
+    for index in range(len(split)):
+        for name, value in split.metadata(index).items():
+            values.setdefault(name, {})[type(value)] = value
+    return {name: pa.infer_type(list(values[name].values())) for name in sorted(values)}
+
+
+def _to_batch(
+    images: Sequence[EncodedImage], types: Mapping[str, pa.DataType]
+) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    columns = {
+        "image": pa.array([{"bytes": image.data, "path": image.path} for image in images]),
+        "label": pa.array([image.label for image in images]),
     }
-    for name in names:
-        columns[name] = [image.metadata.get(name) for image in images]
+    for name, kind in types.items():
+        columns[name] = pa.array([image.metadata.get(name) for image in images], kind)
     return pa.RecordBatch.from_pydict(columns)

@@ -9,7 +9,7 @@ a table with images in a column       as Hugging Face's library writes them
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,19 @@ from kubeloop.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FACTS = {
+    "path": "string",
+    "label": "string",
+    "extension": "string",
+    "version": "string",
+    "format": "string",
+    "width": "int64",
+    "height": "int64",
+    "is_grey": "bool",
+    "num_bytes": "int64",
+}
+"""What the scanned row of any image has, and Arrow's names of the types."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImage:
@@ -48,6 +61,8 @@ class FoundImage:
     """The image, where a table holds it."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Other columns of its row."""
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """Types of what a table may say of it: the metadata, and `data` where it holds images."""
 
 
 def find_images(source: Source, *, options: ScanOptions, log: ScanLog) -> Iterator[FoundImage]:
@@ -81,29 +96,39 @@ def _find_in_tables(source: Source, *, options: ScanOptions, log: ScanLog) -> It
         delimiter=options.delimiter,
     )
     files = {file.path: file for file in source.list_all_files()}
+    # A part of a source reads all its tables, and takes what they say of the part's files.
+    others = files.keys() - {file.path for file in source.list_files()}
     columns: _Columns | None = None
     place = 0
     # NB: the images beside a manifest are no tables; that is not worth a note.
-    for table, rows in read_tables(source, options=table_options, log=ScanLog(notes=log.notes)):
+    unsaid = ScanLog(notes=log.notes)
+    for table, rows in read_tables(
+        source, options=table_options, log=unsaid, files=list(files.values())
+    ):
         if columns is None:
             columns = _Columns.choose(rows, options=options, log=log)
         labels = label_texts(rows, columns.label).to_pylist()
         for label, row in zip(labels, rows.to_pylist(), strict=True):
             place += 1
             split = read_split(row[columns.split]) if columns.split else table.split
-            metadata = {name: row[name] for name in columns.others}
+            metadata = {name: row[column] for column, name in columns.others.items()}
             image = row[columns.image]
             if isinstance(image, Mapping) and image.get("bytes") is not None:
+                if table.path in others:
+                    continue
                 yield FoundImage(
                     path=image.get("path") or f"{table.path}/{place}",
                     label=label,
                     split=split,
                     data=image["bytes"],
                     metadata=metadata,
+                    types=columns.types,
                 )
                 continue
             named = image.get("path") if isinstance(image, Mapping) else image
             path = posixpath.normpath(posixpath.join(posixpath.dirname(table.path), named or ""))
+            if path in others or (path not in files and table.path in others):
+                continue
             if path not in files:
                 log.num_seen += 1
                 log.reject(
@@ -116,6 +141,7 @@ def _find_in_tables(source: Source, *, options: ScanOptions, log: ScanLog) -> It
                 split=split,
                 version=files[path].version,
                 metadata=metadata,
+                types=columns.types,
             )
 
 
@@ -124,20 +150,44 @@ class _Columns:
     image: str
     label: str
     split: str | None
-    others: Sequence[str]
+    others: Mapping[str, str]
+    """What the other columns become of an image."""
+    types: Mapping[str, pa.DataType]
+    """Of what becomes of an image's row."""
 
     @classmethod
     def choose(cls, rows: pa.RecordBatch, *, options: ScanOptions, log: ScanLog) -> _Columns:
+        import pyarrow as pa
+
         split = choose_column(rows, wanted=options.split_column, role="split", known=SPLIT_NAMES)
-        image = choose_column(rows, wanted=options.path_column, role="path", known=PATH_NAMES)
+        holding = [field.name for field in rows.schema if _holds_images(field.type)]
+        wanted = options.path_column or next(iter(holding), "")
+        image = choose_column(rows, wanted=wanted, role="path", known=PATH_NAMES)
         if image is None:
             image = _guess_path(rows, log=log)
         label = choose_column(rows, wanted=options.label_column, role="label", known=LABEL_NAMES)
         label = label or guess_label(rows, taken=(split, image), log=log)
-        others = [name for name in rows.schema.names if name not in (split, image, label)]
-        if taken := {"path", "extension", "version", "data", "label"} & set(others):
-            raise InputError(f"An image table must not have another column {min(taken)!r}.")
-        return cls(image=image, label=label, split=split, others=others)
+        others = {
+            name: f"original_{name}" if name in FACTS or name == "data" else name
+            for name in rows.schema.names
+            if name not in (split, image, label)
+        }
+        types = {name: _plain(rows.schema.field(column).type) for column, name in others.items()}
+        if pa.types.is_struct(rows.schema.field(image).type):
+            types["data"] = pa.binary()
+        return cls(image=image, label=label, split=split, others=others, types=types)
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _guess_path(rows: pa.RecordBatch, *, log: ScanLog) -> str:

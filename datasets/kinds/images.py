@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.findings import ScanLog
-from kubeloop.datasets.images import ImageFacts, check_image, inspect_image
+from kubeloop.datasets.images import IMAGE_EXTENSIONS, ImageFacts, check_image, inspect_image
 from kubeloop.datasets.kinds.base import DatasetKind, ScanOptions
-from kubeloop.datasets.kinds.image_sources import FoundImage, find_images
+from kubeloop.datasets.kinds.image_sources import FACTS, FoundImage, find_images
 from kubeloop.datasets.kinds.rows import add_scan_columns
 from kubeloop.datasets.shards.base import SCAN_COLUMNS, ShardFormat
 from kubeloop.datasets.sources.base import Source
@@ -93,6 +93,7 @@ class _Batch:
         self.rows: list[dict[str, Any]] = []
         self._digests: list[bytes] = []
         self._splits: list[str] = []
+        self._types: Mapping[str, pa.DataType | str] = {}
         self._kept_bytes = 0
 
     @property
@@ -104,17 +105,18 @@ class _Batch:
             {
                 "path": image.path,
                 "label": image.label,
-                "extension": PurePosixPath(image.path).suffix.lower() or _EXTENSIONS[facts.format],
+                "extension": _extension_of(image.path, format_=facts.format),
                 "version": image.version,
                 "format": facts.format,
                 "width": facts.width,
                 "height": facts.height,
                 "is_grey": facts.is_grey,
                 "num_bytes": len(data),
-                **({} if image.data is None else {"data": data}),
+                **({"data": image.data} if "data" in image.types else {}),
                 **image.metadata,
             }
         )
+        self._types = {**FACTS, **image.types}
         self._kept_bytes += len(image.data or b"")
         self._digests.append(hashlib.sha256(data).digest())
         self._splits.append(image.split)
@@ -122,7 +124,8 @@ class _Batch:
     def close(self) -> pa.RecordBatch:
         import pyarrow as pa
 
-        rows = pa.RecordBatch.from_pylist(self.rows)
+        schema = pa.schema([(name, self._types[name]) for name in self.rows[0]])
+        rows = pa.RecordBatch.from_pylist(self.rows, schema=schema)
         return add_scan_columns(
             rows,
             digests=self._digests,
@@ -135,6 +138,12 @@ class _Batch:
 _EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif", "MPO": ".jpg", "PPM": ".ppm"} | {
     name: f".{name.lower()}" for name in ("BMP", "GIF", "PNG", "WEBP")
 }
+
+
+def _extension_of(path: str, *, format_: str) -> str:
+    """Return the extension by which other tools know an image in a shard."""
+    extension = PurePosixPath(path).suffix.lower()
+    return extension if extension in IMAGE_EXTENSIONS else _EXTENSIONS[format_]
 
 
 def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from kubeloop.datasets import KINDS, DatasetKind, IngestConfig, ScanOptions, ingest, open_dataset
+from kubeloop.datasets import (
+    KINDS,
+    Commit,
+    DatasetKind,
+    IngestConfig,
+    ScanOptions,
+    ingest,
+    open_dataset,
+    rewriting,
+)
+from kubeloop.datasets.kinds import images
+from kubeloop.datasets.snapshots import take_snapshot
 from kubeloop.errors import InputError
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.kind_contract import FileKindContract, KindContract
@@ -141,3 +152,70 @@ def test_a_pixel_that_cannot_be_decoded_is_found_where_asked(tmp_path: Path) -> 
                 scan=ScanOptions(decode_images=True),
             )
         )
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ingest_images(tmp_path: Path, source: Path, **settings: Any) -> Commit:
+    return ingest(
+        IngestConfig(name="m", source=str(source), store=str(tmp_path / "store"), **settings)
+    )
+
+
+def test_what_is_said_of_images_may_begin_late(tmp_path: Path, monkeypatch: Any) -> None:
+    """More rows than a batch have no note, and more images than a batch are files."""
+    monkeypatch.setattr(images, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(rewriting, "_BATCH_BYTES", 1)
+    (tmp_path / "source").mkdir()
+    rows: list[dict[str, Any]] = []
+    for number in range(24):
+        image: dict[str, Any] = {"bytes": png(number), "path": f"{number}.png"}
+        if number < 6:
+            (tmp_path / "source" / image["path"]).write_bytes(image["bytes"])
+            image["bytes"] = None
+        note = None if number < 12 else f"note {number}"
+        rows.append({"file": "elsewhere", "image": image, "label": number % 2, "note": note})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "source" / "rows.parquet")
+
+    made = ingest_images(tmp_path, tmp_path / "source")
+
+    dataset = open_dataset(made.uri)
+    examples = [row for split in dataset.splits for row in dataset.split(split)]
+    assert {row.path: row.data for row in examples} == {f"{n}.png": png(n) for n in range(24)}
+    assert {row.metadata.get("note") for row in examples} == {
+        None,
+        *(f"note {number}" for number in range(12, 24)),
+    }
+    assert take_snapshot([made], labels=["0", "1"]) == made
+    few = take_snapshot([made], labels=["1"])
+    assert few.num_examples == 12
+
+
+def test_columns_of_an_image_table_do_not_replace_what_is_measured(tmp_path: Path) -> None:
+    source = write_image_folder(tmp_path / "source", {"cat": 10, "dog": 10}, grey=False)
+    lines = ["path,label,width,version"]
+    for path in sorted(source.rglob("*.png")):
+        lines.append(f"{path.relative_to(source)},{path.parent.name},wide,2nd")
+    (source / "manifest.csv").write_text("\n".join(lines))
+
+    made = ingest_images(tmp_path, source)
+
+    assert made.statistics["image_classification"]["width"]["count"] == 20
+    example = open_dataset(made.uri).split("train")[0]
+    assert example.metadata == {"original_width": "wide", "original_version": "2nd"}
+
+
+@pytest.mark.parametrize("extension", [".été", ".json", ".x" + "y" * 120])
+def test_an_odd_extension_does_not_go_into_shards(tmp_path: Path, extension: str) -> None:
+    rows = [
+        {"image": {"bytes": png(n), "path": f"{n}{extension}"}, "label": n % 2} for n in range(20)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+
+    made = ingest_images(tmp_path, tmp_path / "rows.parquet")
+
+    assert {row.extension for row in open_dataset(made.uri).split("train")} == {".png"}
