@@ -79,24 +79,31 @@ class FileStore(ObjectStore):
 
     def exists(self, key: str) -> bool:
         """Tell whether the object is there."""
-        return self.path_of(key).is_file()
+        with _file_errors("look up", self.uri_of(key)):
+            return self.path_of(key).is_file()
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys below a folder prefix, sorted."""
         folder = self.path_of(prefix) if prefix else self.root
-        keys = (
-            Path(parent, name).relative_to(self.root).as_posix()
-            for parent, _, names in os.walk(folder)
-            for name in names
-            if not name.startswith(_STAGING)
-        )
-        yield from sorted(keys)
+        with _file_errors("list", str(folder)):
+            keys = sorted(
+                Path(parent, name).relative_to(self.root).as_posix()
+                for parent, _, names in os.walk(folder, onerror=_refuse_unlisted)
+                for name in names
+                if not name.startswith(_STAGING)
+            )
+        yield from keys
 
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the names of the folders right below a folder prefix, sorted."""
         folder = self.path_of(prefix) if prefix else self.root
-        if folder.is_dir():
-            yield from sorted(path.name for path in folder.iterdir() if path.is_dir())
+        with _file_errors("list", str(folder)):
+            names = (
+                sorted(path.name for path in folder.iterdir() if path.is_dir())
+                if folder.is_dir()
+                else []
+            )
+        yield from names
 
     def size(self, key: str) -> int:
         """Return an object's size in bytes."""
@@ -107,6 +114,12 @@ class FileStore(ObjectStore):
         """Remove an object."""
         with _file_errors("delete", self.uri_of(key)):
             self.path_of(key).unlink(missing_ok=True)
+
+
+def _refuse_unlisted(error: OSError) -> None:
+    # NB: without this, a folder that cannot be read looks empty, and what it names like garbage.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _replace_file(path: Path, fill: Callable[[Path], None]) -> None:
