@@ -180,6 +180,20 @@ def select(store: str, references: Sequence[str], *, tag: str = "") -> list[Comm
     return chosen
 
 
+def recall(dataset: ObjectStore, key: str) -> Commit | None:
+    """Return the commit that was remembered under a key, if it is still there."""
+    if not dataset.exists(key):
+        return None
+    version_hash = json.loads(dataset.read(key))["version_hash"]
+    manifest = f"{COMMITS}/{version_hash}.json"
+    return read_commit(dataset.uri_of(manifest)) if dataset.exists(manifest) else None
+
+
+def remember(dataset: ObjectStore, key: str, commit: Commit) -> None:
+    """Note what commit was made of something, to recognise it again."""
+    dataset.write(key, (json.dumps({"version_hash": commit.version_hash}) + "\n").encode())
+
+
 def mark_latest(dataset: ObjectStore, commit: Commit, *, source_uri: str) -> Commit:
     """Make a commit the newest; the result says where its data came from this time."""
     write_head(dataset, commit.version_hash)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 from kubeloop.datasets import parts
 from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Shard, dataset_of, read_commit
 from kubeloop.datasets.history import list_hashes, read_head, read_tags, write_head
-from kubeloop.datasets.leases import collecting
+from kubeloop.datasets.leases import collecting, taking_turns
 from kubeloop.datasets.reading import Dataset, EncodedImage
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
@@ -99,11 +100,13 @@ def delete_commit(commit: Commit) -> None:
     for tag, hashes in read_tags(dataset).items():
         if version_hash in hashes:
             dataset.delete(f"tags/{tag}/{version_hash}")
-    others = {hash_ for name in (COMMITS, SNAPSHOTS) for hash_ in list_hashes(dataset, name)}
-    if version_hash not in others:
-        dataset.delete(f"records/{version_hash}.json")
-    if folder == COMMITS and read_head(dataset) == version_hash:
-        _choose_head(dataset, preferred=commit.record.parent)
+    # NB: after the manifest, so that there is room for a lease on a disk that was full.
+    with taking_turns(dataset):
+        others = {hash_ for name in (COMMITS, SNAPSHOTS) for hash_ in list_hashes(dataset, name)}
+        if version_hash not in others:
+            dataset.delete(f"records/{version_hash}.json")
+        if folder == COMMITS and read_head(dataset) == version_hash:
+            _choose_head(dataset, preferred=commit.record.parent)
 
 
 def _choose_head(dataset: ObjectStore, *, preferred: str) -> None:
@@ -130,7 +133,7 @@ class Garbage:
 
 
 def collect_garbage(
-    dataset: ObjectStore, *, dry_run: bool = False, now: Callable[[], float] | None = None
+    dataset: ObjectStore, *, dry_run: bool = False, now: Callable[[], float] = time.time
 ) -> Garbage:
     """Remove what no commit or snapshot of a dataset uses.
 
@@ -140,9 +143,9 @@ def collect_garbage(
         TransientError: An ingestion is running.
         InputError: A manifest cannot be read, so that what it uses is not known.
     """
-    with collecting(dataset, **({} if now is None else {"now": now})):
+    with collecting(dataset, now=now):
         garbage = Garbage()
-        for key in _find_garbage(dataset):
+        for key in _find_garbage(dataset, now=now()):
             garbage.keys.append(key)
             if key.startswith("shards/"):
                 garbage.num_shards += 1
@@ -154,7 +157,7 @@ def collect_garbage(
     return garbage
 
 
-def _find_garbage(dataset: ObjectStore) -> Iterator[str]:
+def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
     known: set[str] = set()
     used: set[str] = set()
     for folder in (COMMITS, SNAPSHOTS):
@@ -162,8 +165,11 @@ def _find_garbage(dataset: ObjectStore) -> Iterator[str]:
             commit = read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
             known.add(version_hash)
             used |= {s.key for shards in commit.manifest.splits.values() for s in shards}
-    for key in list(dataset.list("parts")):
-        used |= parts.list_shards(dataset, key)
+    for key in list(dataset.list(parts.PARTS)):
+        if parts.is_waiting(dataset, key, now=now):
+            used |= parts.list_shards(dataset, key)
+        else:
+            yield key
     for key in list(dataset.list("shards")):
         if key not in used:
             yield key
@@ -184,15 +190,15 @@ def _read_version(dataset: ObjectStore, key: str) -> str:
 
 
 def delete_dataset(dataset: ObjectStore) -> Garbage:
-    """Remove a dataset with all its commits and snapshots.
+    """Remove a dataset with all its commits, snapshots and waiting parts.
 
     Raises:
         TransientError: An ingestion is running.
     """
     with collecting(dataset):
-        for folder in ("head.json", COMMITS, SNAPSHOTS):
-            keys = [folder] if folder.endswith(".json") else list(dataset.list(folder))
-            for key in keys:
+        dataset.delete("head.json")
+        for folder in (COMMITS, SNAPSHOTS, parts.PARTS):
+            for key in list(dataset.list(folder)):
                 dataset.delete(key)
     garbage = collect_garbage(dataset)
     if any(dataset.list()):

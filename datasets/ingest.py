@@ -21,11 +21,11 @@ from typing import Any
 
 from kubeloop.datasets.commits import COMMITS, Commit, Manifest, Record, Shard, publish, read_commit
 from kubeloop.datasets.findings import MAX_LISTED, Finding, ScanLog, Severity
-from kubeloop.datasets.history import mark_latest, read_head
+from kubeloop.datasets.history import mark_latest, read_head, recall, remember
 from kubeloop.datasets.ingest_config import IngestConfig, Progress, ProgressCallback
 from kubeloop.datasets.joining import join
 from kubeloop.datasets.kinds import KINDS, DatasetKind
-from kubeloop.datasets.leases import ingesting
+from kubeloop.datasets.leases import ingesting, taking_turns
 from kubeloop.datasets.packing import Packing, packers
 from kubeloop.datasets.scanning import Scan, Spool, deal, reject_unlabelled
 from kubeloop.datasets.shards.base import LABEL, list_digests
@@ -88,23 +88,33 @@ class Ingestion:
     def run(self, clock: Callable[[], datetime]) -> Commit:
         started_at = clock()
         fingerprint = self.source.fingerprint()
-        base = self._read_base()
-        recognition_key = self._recognition_key(fingerprint, base)
-        known = self._recognise(recognition_key) if fingerprint and not self.config.full else None
-        if known is not None:
-            commit = replace(known, is_new=False)
-        else:
-            with ingesting(self.dataset):
-                manifest, record = self.produce(started_at)
-                self.check_unchanged(fingerprint)
+        with ingesting(self.dataset):
+            known = None if self.config.full else self._return_to_known(fingerprint)
+            if known is not None:
+                return known
+            manifest, record = self.produce(started_at)
+            self.check_unchanged(fingerprint)
+            with taking_turns(self.dataset):
+                base = self._read_base()
                 if base is not None:
                     manifest = join(self.dataset, [base.manifest, manifest])
                 check_classes(self.kind, manifest.labels, source_uri=self.source.uri)
+                record = replace(record, parent=read_head(self.dataset))
                 commit = publish(self.dataset, manifest, record)
                 if fingerprint:
-                    found = _render({"version_hash": commit.version_hash})
-                    self.dataset.write(recognition_key, found)
-        return mark_latest(self.dataset, commit, source_uri=self.source.uri)
+                    remember(self.dataset, self._recognition_key(fingerprint, base), commit)
+                return mark_latest(self.dataset, commit, source_uri=self.source.uri)
+
+    def _return_to_known(self, fingerprint: str) -> Commit | None:
+        """Make the commit of the source's very state the newest, if there is one."""
+        if not fingerprint:
+            return None
+        with taking_turns(self.dataset):
+            known = recall(self.dataset, self._recognition_key(fingerprint, self._read_base()))
+            if known is None:
+                return None
+            commit = replace(known, is_new=False)
+            return mark_latest(self.dataset, commit, source_uri=self.source.uri)
 
     def produce(self, started_at: datetime) -> tuple[Manifest, Record]:
         """Scan, validate and pack the source.
@@ -162,13 +172,6 @@ class Ingestion:
         }
         name = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         return f"sources/{name}.json"
-
-    def _recognise(self, recognition_key: str) -> Commit | None:
-        if not self.dataset.exists(recognition_key):
-            return None
-        version_hash = json.loads(self.dataset.read(recognition_key))["version_hash"]
-        key = f"commits/{version_hash}.json"
-        return read_commit(self.dataset.uri_of(key)) if self.dataset.exists(key) else None
 
     def _scan(self, spool: Spool, log: ScanLog) -> Scan:
         scan = Scan(self.config)
@@ -231,7 +234,6 @@ class Ingestion:
             message=self.config.message,
             author=self.config.author or _current_user(),
             created_at=created_at.isoformat(timespec="seconds"),
-            parent=read_head(self.dataset),
             settings=self.config.render_settings(),
             notes=tuple(log.notes),
             findings=findings,
@@ -271,10 +273,6 @@ def _current_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # no entry for the user id, as in many containers
         return ""
-
-
-def _render(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _refuse_too_many(log: ScanLog, *, config: IngestConfig) -> None:

@@ -1,14 +1,18 @@
-"""Keeps ingestions and garbage collection out of each other's way.
+"""Keeps those who work on one dataset out of each other's way.
 
 An ingestion reuses shards that it finds, and names new ones only at its end; a collection removes
 what nothing names. Each first says that it is there and then looks for the other, so that of two
 that start at once at least one sees the other: the collection gives up, the ingestion waits.
+
+Of those who make or remove a commit, one at a time does so: what it builds on stays the newest
+until it is done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import random
 import threading
 import time
 import uuid
@@ -16,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kubeloop.datasets.stores import ObjectStore
-from kubeloop.errors import KubeloopError, TransientError
+from kubeloop.errors import InputError, KubeloopError, TransientError
 
 _LEASES = "leases"
 _COLLECTION = "collecting.json"
@@ -24,6 +28,10 @@ LEASE_SECONDS = 900.0
 """A lease that was not renewed for so long belonged to a process that is gone."""
 _RENEWAL_SECONDS = 120.0
 _WAIT_SECONDS = 600.0
+_TURN = "turn-"
+TURN_SECONDS = 60.0
+"""The same for a turn, which others wait for."""
+_TURN_RENEWAL_SECONDS = 10.0
 
 
 @contextmanager
@@ -39,26 +47,58 @@ def ingesting(
         TransientError: A collection does not end.
     """
     key = f"{_LEASES}/{uuid.uuid4().hex}.json"
-    done = threading.Event()
     _stamp(dataset, key, now())
-    # A thread, for ingestion may spend long in one call of a library.
-    renewal = threading.Thread(
-        target=_renew, args=(dataset, key, now, done), name="lease", daemon=True
-    )
+    with _renewed(dataset, key, now, every_seconds=_RENEWAL_SECONDS):
+        _await_collection(dataset, now=now, sleep=sleep)
+        yield
+
+
+@contextmanager
+def taking_turns(
+    dataset: ObjectStore,
+    *,
+    now: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Wait until nobody else makes or removes a commit, and keep others waiting meanwhile."""
+    key = f"{_LEASES}/{_TURN}{uuid.uuid4().hex}.json"
+    while True:
+        _stamp(dataset, key, now())
+        if not any(_is_live(dataset, other, now()) for other in _list_turns(dataset, but=key)):
+            break
+        # Whoever sees another steps back: of two that start at once, at least one does.
+        _release(dataset, key)
+        sleep(random.uniform(0.05, 0.5))  # noqa: S311 - no secret
+    with _renewed(dataset, key, now, every_seconds=_TURN_RENEWAL_SECONDS):
+        yield
+
+
+def _list_turns(dataset: ObjectStore, *, but: str) -> list[str]:
+    keys = dataset.list(_LEASES)
+    return [key for key in keys if key.startswith(f"{_LEASES}/{_TURN}") and key != but]
+
+
+@contextmanager
+def _renewed(
+    dataset: ObjectStore, key: str, now: Callable[[], float], *, every_seconds: float
+) -> Iterator[None]:
+    """Renew a lease for the time of the context, then release it."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(every_seconds):
+            with contextlib.suppress(KubeloopError):  # whoever holds it meets the same and says so
+                _stamp(dataset, key, now())
+
+    # A thread, for its holder may spend long in one call of a library.
+    renewal = threading.Thread(target=renew, name="lease", daemon=True)
     renewal.start()
     try:
-        _await_collection(dataset, now=now, sleep=sleep)
         yield
     finally:
         done.set()
         renewal.join()
         _release(dataset, key)
-
-
-def _renew(dataset: ObjectStore, key: str, now: Callable[[], float], done: threading.Event) -> None:
-    while not done.wait(_RENEWAL_SECONDS):
-        with contextlib.suppress(KubeloopError):  # the ingestion meets the same and reports it
-            _stamp(dataset, key, now())
 
 
 def _await_collection(
@@ -83,8 +123,8 @@ def collecting(dataset: ObjectStore, *, now: Callable[[], float] = time.time) ->
     """
     if _is_live(dataset, _COLLECTION, now()):
         raise TransientError(f"Another garbage collection of {dataset.uri!r} is running.")
-    dataset.write(_COLLECTION, _render(now()))
-    try:
+    _stamp(dataset, _COLLECTION, now())
+    with _renewed(dataset, _COLLECTION, now, every_seconds=_RENEWAL_SECONDS):
         for key in list(dataset.list(_LEASES)):
             if _is_live(dataset, key, now()):
                 raise TransientError(
@@ -93,8 +133,6 @@ def collecting(dataset: ObjectStore, *, now: Callable[[], float] = time.time) ->
                 )
             dataset.delete(key)
         yield
-    finally:
-        _release(dataset, _COLLECTION)
 
 
 def _release(dataset: ObjectStore, key: str) -> None:
@@ -112,7 +150,9 @@ def _render(now: float) -> bytes:
 
 
 def _is_live(dataset: ObjectStore, key: str, now: float) -> bool:
-    if not dataset.exists(key):
+    try:
+        renewed_at: float = json.loads(dataset.read(key))["renewed_at"]
+    except InputError:  # there is none, or none any more
         return False
-    renewed_at: float = json.loads(dataset.read(key))["renewed_at"]
-    return now - renewed_at < LEASE_SECONDS
+    seconds = TURN_SECONDS if key.startswith(f"{_LEASES}/{_TURN}") else LEASE_SECONDS
+    return now - renewed_at < seconds

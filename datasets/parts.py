@@ -17,15 +17,19 @@ from pathlib import Path
 
 from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, parse_manifest, publish
 from kubeloop.datasets.findings import Finding
-from kubeloop.datasets.history import mark_latest, read_head
+from kubeloop.datasets.history import mark_latest, read_head, recall, remember
 from kubeloop.datasets.ingest import Ingestion, check_classes
 from kubeloop.datasets.ingest_config import IngestConfig, ProgressCallback
 from kubeloop.datasets.joining import merge_samples, order_shards
 from kubeloop.datasets.kinds import KINDS, sort_labels
-from kubeloop.datasets.leases import ingesting
+from kubeloop.datasets.leases import ingesting, taking_turns
 from kubeloop.datasets.sources import Source, SourceFile, open_source
 from kubeloop.datasets.stores import ObjectStore, open_object, open_store
 from kubeloop.errors import InputError
+
+PARTS = "parts"
+WAITING_SECONDS = 7 * 86_400.0
+"""After so long, no run is going to commit a part any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,7 @@ def ingest_part(
                 "fingerprint": fingerprint,
             }
             data = json.dumps(document, sort_keys=True).encode()
-            key = f"parts/{hashlib.sha256(data).hexdigest()}.json"
+            key = f"{PARTS}/{hashlib.sha256(data).hexdigest()}.json"
             dataset.write(key, data)
     return dataset.uri_of(key)
 
@@ -158,9 +162,21 @@ def commit_parts(uris: Sequence[str], *, message: str = "") -> Commit:
     Raises:
         InputError: A part is missing, or the parts are not of one state of one source.
     """
+    if not uris:
+        raise InputError("There are no parts to commit.")
+    dataset = open_store(uris[0].rsplit("/", 2)[0])
+    # A step that was ended right after its commit is run again with the same parts.
+    known = f"sources/{hashlib.sha256(repr(sorted(uris)).encode()).hexdigest()}.json"
+    with ingesting(dataset):
+        commit = recall(dataset, known)
+        if commit is not None:
+            return replace(commit, is_new=False)
+        return _commit(dataset, uris, known=known, message=message)
+
+
+def _commit(dataset: ObjectStore, uris: Sequence[str], *, known: str, message: str) -> Commit:
     parts = sorted((_read_part(uri) for uri in uris), key=lambda read: read.part.number)
     _check_complete(parts)
-    dataset = open_store(uris[0].rsplit("/", 2)[0])
     first = parts[0].manifest
     chosen: dict[str, dict[str, Shard]] = {}
     for read in parts:
@@ -175,15 +191,17 @@ def commit_parts(uris: Sequence[str], *, message: str = "") -> Commit:
     )
     record = _join_records([read.record for read in parts], message=message)
     check_classes(KINDS[first.kind], manifest.labels, source_uri=record.source_uri)
-    with ingesting(dataset):
-        for shards in manifest.splits.values():
-            for shard in shards:
-                if not dataset.exists(shard.key):
-                    raise InputError(f"{shard.key} of a part is gone; ingest the parts again.")
+    for shards in manifest.splits.values():
+        for shard in shards:
+            if not dataset.exists(shard.key):
+                raise InputError(f"{shard.key} of a part is gone; ingest the parts again.")
+    with taking_turns(dataset):
         commit = publish(dataset, manifest, replace(record, parent=read_head(dataset)))
+        commit = mark_latest(dataset, commit, source_uri=record.source_uri)
+        remember(dataset, known, commit)
     for uri in uris:
-        dataset.delete(f"parts/{uri.rpartition('/')[2]}")
-    return mark_latest(dataset, commit, source_uri=record.source_uri)
+        dataset.delete(f"{PARTS}/{uri.rpartition('/')[2]}")
+    return commit
 
 
 def _read_part(uri: str) -> _ReadPart:
@@ -201,6 +219,12 @@ def list_shards(dataset: ObjectStore, key: str) -> set[str]:
     """Return the keys of the shards of a part that waits for its commit."""
     manifest = _read_part(dataset.uri_of(key)).manifest
     return {shard.key for shards in manifest.splits.values() for shard in shards}
+
+
+def is_waiting(dataset: ObjectStore, key: str, *, now: float) -> bool:
+    """Tell whether a part may still get its commit, or was left by a run that failed."""
+    made = datetime.fromisoformat(_read_part(dataset.uri_of(key)).record.created_at)
+    return now - made.timestamp() < WAITING_SECONDS
 
 
 def _check_complete(parts: Sequence[_ReadPart]) -> None:

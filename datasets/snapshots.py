@@ -20,6 +20,7 @@ from kubeloop.datasets.commits import (
     publish,
 )
 from kubeloop.datasets.joining import join, order_shards
+from kubeloop.datasets.leases import ingesting
 from kubeloop.datasets.rewriting import rewrite
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
@@ -52,23 +53,29 @@ def take_snapshot(
     _check_known(splits, {s for commit in commits for s in commit.manifest.splits}, what="split")
     dataset = dataset_of(first.uri)
     kept = frozenset(labels or known)
-    manifest = join(
-        dataset,
-        [_filter(commit, labels=kept, splits=splits, dataset=dataset) for commit in commits],
-    )
-    if not any(manifest.splits.values()):
-        raise InputError("The snapshot would be empty; choose other labels or splits.")
-    for commit in commits:
-        if manifest is commit.manifest:
-            return commit
-    record = Record(
-        name=first.name,
-        source_uri=", ".join(commit.uri for commit in commits),
-        message=message,
-        created_at=created_at,
-        settings={"labels": sorted(labels), "splits": sorted(splits)},
-    )
-    return publish(dataset, manifest, record, folder=SNAPSHOTS)
+    # Shards that it writes, and that nothing names yet, are no garbage meanwhile.
+    with ingesting(dataset):
+        for commit in commits:
+            key = "/".join(commit.uri.rsplit("/", 2)[1:])
+            if not dataset.exists(key):
+                raise InputError(f"The dataset {dataset.uri} has no {key}; was it deleted?")
+        manifest = join(
+            dataset,
+            [_filter(commit, labels=kept, splits=splits, dataset=dataset) for commit in commits],
+        )
+        if not any(manifest.splits.values()):
+            raise InputError("The snapshot would be empty; choose other labels or splits.")
+        for commit in commits:
+            if manifest is commit.manifest:
+                return commit
+        record = Record(
+            name=first.name,
+            source_uri=", ".join(commit.uri for commit in commits),
+            message=message,
+            created_at=created_at,
+            settings={"labels": sorted(labels), "splits": sorted(splits)},
+        )
+        return publish(dataset, manifest, record, folder=SNAPSHOTS)
 
 
 def _check_one_dataset(commits: Sequence[Commit]) -> Commit:

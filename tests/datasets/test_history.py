@@ -1,7 +1,9 @@
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,9 @@ from kubeloop.datasets import (
     open_dataset,
     open_store,
     read_commit,
+    snapshots,
 )
+from kubeloop.datasets.commits import publish
 from kubeloop.datasets.history import (
     add_tag,
     list_datasets,
@@ -28,9 +32,15 @@ from kubeloop.datasets.housekeeping import (
     delete_dataset,
     diff,
 )
-from kubeloop.datasets.leases import LEASE_SECONDS, collecting, ingesting
+from kubeloop.datasets.leases import (
+    LEASE_SECONDS,
+    TURN_SECONDS,
+    collecting,
+    ingesting,
+    taking_turns,
+)
 from kubeloop.datasets.snapshots import take_snapshot
-from kubeloop.errors import InputError, TransientError
+from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.testing.image_folders import write_image_folder
 
 Make = Callable[..., Commit]
@@ -280,3 +290,89 @@ def test_writers_at_once_all_succeed(make: Make, source: Path, store: str) -> No
     assert len({commit.version_hash for commit in made}) == 4
     assert len(read_log(open_named(store, "pets"))) == 4
     assert all(paths(commit) for commit in made)
+
+
+def test_additions_at_once_are_all_in_the_newest(make: Make, source: Path, store: str) -> None:
+    make()
+    sources = [
+        write_image_folder(source.parent / f"more{n}", {f"new{n}": 8, "cat": 2}) for n in range(4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda uri: make(source=str(uri), extend=True), sources))
+
+    newest = resolve(store, "pets")
+
+    assert newest.labels == ("cat", "dog", "new0", "new1", "new2", "new3")
+    assert len(read_log(open_named(store, "pets"))) == 5
+    assert not list(open_named(store, "pets").list("leases"))
+
+
+def test_those_who_commit_take_turns(make: Make, store: str) -> None:
+    make()
+    dataset = open_named(store, "pets")
+    first = taking_turns(dataset)
+    first.__enter__()
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            first.__exit__(None, None, None)
+
+    with taking_turns(dataset, sleep=sleep):
+        assert len(waits) == 3
+
+
+def test_the_turn_of_a_process_that_died_runs_out(make: Make, store: str) -> None:
+    make()
+    dataset = open_named(store, "pets")
+    dataset.write("leases/turn-0.json", b'{"renewed_at": 1000}')
+
+    with taking_turns(dataset, now=lambda: 1000 + TURN_SECONDS):
+        pass
+    make("again", source=str(write_image_folder(Path(store).parent / "x", {"a": 9, "b": 9})))
+    collect_garbage(dataset)
+
+    assert not list(dataset.list("leases"))
+
+
+def test_a_snapshot_is_not_taken_beside_a_collection(
+    make: Make, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make()
+    dataset = open_named(store, "pets")
+    found: list[str] = []
+
+    def collect_first(*arguments: Any, **settings: Any) -> Commit:
+        with pytest.raises(TransientError, match=r"An ingestion into .* is running"):
+            found.extend(collect_garbage(dataset).keys)
+        return publish(*arguments, **settings)
+
+    monkeypatch.setattr(snapshots, "publish", collect_first)
+    taken = take_snapshot([made], labels=["cat"])
+
+    assert found == []
+    assert len(paths(taken)) == 40
+
+
+def test_a_snapshot_of_a_deleted_commit_is_refused(make: Make, store: str) -> None:
+    made = make()
+    delete_commit(made)
+
+    with pytest.raises(InputError, match=r"has no commits/.*\.json; was it deleted"):
+        take_snapshot([made], labels=["cat"])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(make: Make, store: str) -> None:
+    """Else all shards would be garbage."""
+    made = make()
+    commits = Path(store) / "pets" / "commits"
+    commits.rename(commits.with_name("elsewhere"))
+    commits.symlink_to(commits)
+
+    with pytest.raises(PermanentError, match="Failed to list object .*commits"):
+        collect_garbage(open_named(store, "pets"))
+
+    commits.unlink()
+    commits.with_name("elsewhere").rename(commits)
+    assert len(paths(made)) == 80

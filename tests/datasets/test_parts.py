@@ -1,10 +1,11 @@
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from kubeloop.datasets import IngestConfig, SplitConfig, ingest, open_dataset, open_store
-from kubeloop.datasets.housekeeping import collect_garbage
+from kubeloop.datasets.housekeeping import collect_garbage, delete_dataset
 from kubeloop.datasets.parts import Part, commit_parts, ingest_part
 from kubeloop.errors import InputError
 from kubeloop.testing.image_folders import write_image_folder
@@ -97,3 +98,65 @@ def test_a_part_without_files_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"Part 1 of 2 .* has no files; use fewer parts"):
         ingest_part(config, Part(number=1, count=2))
+
+
+def test_committing_again_is_the_same_commit(config: IngestConfig) -> None:
+    """As a step does that was ended right after its commit."""
+    uris = [ingest_part(config, Part(number=number, count=2)) for number in range(2)]
+    made = commit_parts(uris)
+
+    again = commit_parts(uris[::-1])
+
+    assert (again.version_hash, again.is_new) == (made.version_hash, False)
+
+
+def test_no_parts_are_refused() -> None:
+    with pytest.raises(InputError, match="no parts to commit"):
+        commit_parts([])
+
+
+def test_parts_that_nobody_committed_are_garbage_after_a_week(config: IngestConfig) -> None:
+    ingest_part(config, Part(number=0, count=2))
+    dataset = open_store(f"{config.store}/pets")
+
+    freed = collect_garbage(dataset, now=lambda: time.time() + 8 * 86_400)
+
+    assert freed.num_shards > 0
+    assert list(dataset.list()) == []
+
+
+def test_a_dataset_is_deleted_with_its_waiting_parts(config: IngestConfig) -> None:
+    ingest(config)
+    ingest_part(config, Part(number=0, count=2))
+    dataset = open_store(f"{config.store}/pets")
+
+    delete_dataset(dataset)
+
+    assert list(dataset.list()) == []
+
+
+def test_every_part_finds_its_images_in_the_manifest_of_all(tmp_path: Path) -> None:
+    source = write_image_folder(tmp_path / "source", {"cat": 20, "dog": 20})
+    lines = ["path,label"]
+    for path in sorted(source.rglob("*.png")):
+        lines.append(f"{path.relative_to(source)},a {path.parent.name}")
+    (source / "a_manifest.csv").write_text("\n".join(lines))
+    config = IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
+
+    made = commit_parts([ingest_part(config, Part(number=n, count=3)) for n in range(3)])
+
+    dataset = open_dataset(made.uri)
+    paths = [row.path for split in dataset.splits for row in dataset.split(split)]
+    assert sorted(paths) == [line.partition(",")[0] for line in lines[1:]]
+    assert made.labels == ("a cat", "a dog")
+
+
+def test_a_manifest_that_names_no_file_is_refused_by_one_part(tmp_path: Path) -> None:
+    source = write_image_folder(tmp_path / "source", {"cat": 20, "dog": 20})
+    (source / "a_manifest.csv").write_text("path,label\ngone.png,cat\ncat/000.png,cat\n")
+    config = IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
+
+    with pytest.raises(InputError, match=r"there is no file 'gone\.png' in the source"):
+        ingest_part(config, Part(number=0, count=3))
+    with pytest.raises(InputError, match="has no examples"):
+        ingest_part(config, Part(number=2, count=3))
