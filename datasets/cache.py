@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from kubeloop.datasets.commits import Shard
 from kubeloop.datasets.stores import FileStore, ObjectStore
 from kubeloop.errors import InputError, IntegrityError, PermanentError
 
+_FETCHING = ".fetching-"
+_FETCHING_SECONDS = 600.0
+"""A file that was not written to for so long belonged to a process that is gone."""
 _POPULATE: int = getattr(mmap, "MAP_POPULATE", 0)
 """Linux alone has it."""
 
@@ -80,13 +84,15 @@ class ShardCache:
         if isinstance(self._dataset, FileStore):
             return self._dataset.path_of(shard.key)
         path = self._config.folder / f"{shard.sha256}.{shard.format}"
-        if path.exists():
+        try:
             os.utime(path)
             return path
+        except FileNotFoundError:
+            pass
         try:
             self._config.folder.mkdir(parents=True, exist_ok=True)
             self._make_room(shard.num_bytes)
-            handle, name = tempfile.mkstemp(prefix=".fetching-", dir=self._config.folder)
+            handle, name = tempfile.mkstemp(prefix=_FETCHING, dir=self._config.folder)
         except OSError as error:
             raise PermanentError(
                 f"Failed to cache shards in {str(self._config.folder)!r}: {error.strerror}."
@@ -113,9 +119,11 @@ class ShardCache:
                 continue
             files.append((status.st_mtime, status.st_size, path))
         used = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
+        for changed_at, size, path in sorted(files):
             if used + num_bytes <= self._config.max_bytes:
                 return
+            if path.name.startswith(_FETCHING) and time.time() - changed_at < _FETCHING_SECONDS:
+                continue  # another process is writing it
             path.unlink(missing_ok=True)
             used -= size
 

@@ -1,10 +1,12 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kubeloop.datasets import Commit, IngestConfig, ingest, open_dataset, open_store
-from kubeloop.datasets.cache import CacheConfig
+from kubeloop.datasets import Commit, IngestConfig, S3Store, ingest, open_dataset, open_store
+from kubeloop.datasets.cache import CacheConfig, ShardCache
+from kubeloop.datasets.commits import dataset_of
 from kubeloop.errors import InputError, IntegrityError
 from kubeloop.testing.image_folders import write_image_folder
 from kubeloop.testing.s3_server import ACCESS_KEY, SECRET_KEY, s3_server
@@ -58,3 +60,54 @@ def test_a_shard_that_changed_on_the_way_is_not_cached(commit: Commit, tmp_path:
 def test_a_cache_without_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be positive"):
         CacheConfig(folder=tmp_path, max_bytes=0)
+
+
+def test_a_shard_that_another_process_fetches_is_left_alone(
+    commit: Commit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [shard for parts in commit.manifest.splits.values() for shard in parts]
+    config = CacheConfig(folder=tmp_path / "cache", max_bytes=1)
+    first, second = (ShardCache(dataset_of(commit.uri), config) for _ in range(2))
+    download = S3Store.download
+
+    def download_beside_another(store: S3Store, key: str, path: Path) -> None:
+        monkeypatch.setattr(S3Store, "download", download)
+        path.write_bytes(b"part of it")
+        second.open(shards[1])
+        assert path.read_bytes() == b"part of it"
+        download(store, key, path)
+
+    monkeypatch.setattr(S3Store, "download", download_beside_another)
+
+    assert len(first.open(shards[0])) == shards[0].num_bytes
+
+
+def test_what_a_dead_process_left_makes_room(commit: Commit, tmp_path: Path) -> None:
+    shard = commit.manifest.splits["test"][0]
+    config = CacheConfig(folder=tmp_path / "cache", max_bytes=shard.num_bytes)
+    config.folder.mkdir()
+    left = config.folder / ".fetching-left"
+    left.write_bytes(b"1")
+    os.utime(left, (0, 0))
+
+    ShardCache(dataset_of(commit.uri), config).open(shard)
+
+    assert not left.exists()
+
+
+def test_a_shard_that_is_removed_when_it_is_wanted_is_fetched(
+    commit: Commit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = commit.manifest.splits["test"][0]
+    cache = ShardCache(dataset_of(commit.uri), CacheConfig(folder=tmp_path / "cache"))
+    path = cache.fetch(shard)
+    utime = os.utime
+
+    def utime_too_late(touched: Path) -> None:
+        touched.unlink(missing_ok=True)
+        utime(touched)
+
+    monkeypatch.setattr(os, "utime", utime_too_late)
+
+    assert cache.fetch(shard) == path
+    assert path.stat().st_size == shard.num_bytes
