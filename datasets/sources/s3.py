@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from kubeloop.datasets.sources.base import SOURCES, Source, SourceFile, SourceLimits, refuse_changed
 from kubeloop.datasets.sources.fetched import FetchedFiles
-from kubeloop.datasets.stores.s3 import connect_s3, s3_errors
+from kubeloop.datasets.stores.s3 import connect_s3, receive_object, s3_errors
 from kubeloop.errors import InputError
 
 
@@ -55,22 +55,20 @@ class S3Objects(FetchedFiles):
 
         key = self._prefix if self._is_object else f"{self._prefix}/{file.path}".lstrip("/")
         etag = file.version.partition(":")[0]
-        with s3_errors("read", f"{self.uri}/{file.path}"):
+        with s3_errors("read", f"{self.uri}/{file.path}"), target.open("wb") as output:
             try:
-                response = self._client.get_object(
-                    self._bucket, key, request_headers={"If-Match": f'"{etag}"'}
+                receive_object(
+                    self._client,
+                    bucket=self._bucket,
+                    name=key,
+                    file=output,
+                    etag=etag,
+                    num_retries=self.limits.num_retries,
                 )
             except S3Error as error:
                 if error.code == "PreconditionFailed":
                     raise refuse_changed(self.uri, file.path) from error
                 raise
-            try:
-                with target.open("wb") as output:
-                    for block in response.stream(1 << 20):
-                        output.write(block)
-            finally:
-                response.close()
-                response.release_conn()
         if target.stat().st_size != file.num_bytes:
             raise refuse_changed(self.uri, file.path)
 

@@ -8,6 +8,7 @@ in the middle of an object.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import time
@@ -85,28 +86,15 @@ class S3Store(ObjectStore):
             self._receive(key, file)
 
     def _receive(self, key: str, file: BinaryIO) -> None:
-        """Read an object; where the connection breaks, go on with the same version of it."""
-        headers: dict[str, str] = {}
         with s3_errors("read", self.uri_of(key)):
-            for attempt in range(self._num_retries + 1):
-                response = self._client.get_object(
-                    self._bucket, self._name(key), offset=file.tell(), request_headers=headers
-                )
-                try:
-                    headers = {"If-Match": response.headers["ETag"]}
-                    total = file.tell() + int(response.headers["Content-Length"])
-                    for block in response.stream(1 << 20):
-                        file.write(block)
-                    return
-                except ProtocolError:
-                    if attempt == self._num_retries:
-                        raise
-                    if file.tell() >= total:
-                        return
-                    self._sleep(min(0.2 * 2.0**attempt, 10.0))
-                finally:
-                    response.close()
-                    response.release_conn()
+            receive_object(
+                self._client,
+                bucket=self._bucket,
+                name=self._name(key),
+                file=file,
+                num_retries=self._num_retries,
+                sleep=self._sleep,
+            )
 
     def exists(self, key: str) -> bool:
         """Tell whether the object is there."""
@@ -156,6 +144,7 @@ class S3Store(ObjectStore):
 
 
 _PART_BYTES = 16 << 20
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _S3_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchObject"})
 _S3_BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 
@@ -201,6 +190,47 @@ def _build_pool(environment: Mapping[str, str], *, num_retries: int) -> PoolMana
     )
 
 
+def receive_object(
+    client: Minio,
+    *,
+    bucket: str,
+    name: str,
+    file: BinaryIO,
+    etag: str = "",
+    num_retries: int = 5,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Read an object; where the connection breaks, go on with the same version of it.
+
+    Args:
+        client: The client.
+        bucket: Its bucket.
+        name: Its name there.
+        file: Where its bytes go.
+        etag: Version that it must have; empty: any.
+        num_retries: How often to go on after a break.
+        sleep: Waits between attempts.
+    """
+    headers = {"If-Match": f'"{etag}"'} if etag else {}
+    for attempt in range(num_retries + 1):
+        response = client.get_object(bucket, name, offset=file.tell(), request_headers=headers)
+        try:
+            headers = {"If-Match": response.headers["ETag"]}
+            total = file.tell() + int(response.headers["Content-Length"])
+            for block in response.stream(1 << 20):
+                file.write(block)
+            return
+        except ProtocolError:
+            if attempt == num_retries:
+                raise
+            if file.tell() >= total:
+                return
+            sleep(min(0.2 * 2.0**attempt, 10.0))
+        finally:
+            response.close()
+            response.release_conn()
+
+
 @contextlib.contextmanager
 def s3_errors(verb: str, uri: str) -> Iterator[None]:
     from minio.error import MinioException, S3Error
@@ -215,6 +245,10 @@ def s3_errors(verb: str, uri: str) -> Iterator[None]:
         kind = TransientError if error.code in _S3_BUSY else PermanentError
         raise kind(f"Failed to {verb} object {uri}: {error.code}: {error.message}") from error
     except (HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
+            raise PermanentError(
+                f"Failed to {verb} object {uri}: {error.strerror} on this machine."
+            ) from error
         # NB: a request that was given up names its last failure; its own text repeats the URL.
         reason = str(getattr(error, "reason", None) or error)
         raise TransientError(

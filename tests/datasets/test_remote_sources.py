@@ -11,7 +11,14 @@ from kubeloop.datasets.sources import open_source
 from kubeloop.datasets.sources.http import HttpFile, hide_secrets
 from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.testing.image_folders import write_image_folder
-from kubeloop.testing.s3_server import ACCESS_KEY, SECRET_KEY, make_bucket, s3_process
+from kubeloop.testing.s3_server import (
+    ACCESS_KEY,
+    SECRET_KEY,
+    Fault,
+    failing_proxy,
+    make_bucket,
+    s3_process,
+)
 
 CSV = ("text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(3000))).encode()
 Ingest = Callable[..., Commit]
@@ -214,6 +221,23 @@ def test_an_object_that_changes_meanwhile_is_refused(bucket: str) -> None:
         store.write("a.csv", CSV[:-1] + b"!")
         with pytest.raises(InputError, match="changed while it was ingested"):
             source.read("a.csv")
+
+
+def test_an_object_is_read_on_where_the_connection_broke(
+    bucket: str, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = CSV * 100
+    open_store(f"{bucket}/long").write("rows.csv", data)
+    cut = Fault(cut_after_bytes=2_000_000)
+    cuts = iter([cut])
+
+    def break_first_read(method: str, path: str, _: int) -> Fault | None:
+        return next(cuts, None) if method == "GET" and path.endswith("rows.csv") else None
+
+    with failing_proxy(s3, break_first_read) as url:
+        monkeypatch.setenv("S3_ENDPOINT", url)
+        with open_source(f"{bucket}/long") as source:
+            assert source.read("rows.csv") == data
 
 
 def test_what_is_not_in_s3_is_said(bucket: str) -> None:

@@ -194,6 +194,19 @@ def test_an_objects_uri_splits_into_store_and_key(tmp_path: Path) -> None:
     assert open_object("/object")[0].uri_of("object") == "/object"
 
 
+def test_a_lookup_that_fails_is_said(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="Failed to look up object .*too long"):
+        FileStore(tmp_path).exists("a" * 300)
+
+
+def test_a_full_disk_of_this_machine_is_not_the_stores_fault(bucket: str) -> None:
+    store = open_store(f"s3://{bucket}")
+    store.write("a", b"1" * 100_000)
+
+    with pytest.raises(PermanentError, match="Failed to read .*No space left .* on this machine"):
+        store.download("a", Path("/dev/full"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
