@@ -12,13 +12,14 @@ from rich.text import Text
 from kubeloop.cli.options import console
 
 if TYPE_CHECKING:
-    from kubeloop.datasets import Commit
+    from kubeloop.datasets import Commit, Progress
     from kubeloop.datasets.history import LogEntry
     from kubeloop.datasets.housekeeping import CommitDiff
 
 SHORT_HASH = 12
 _MAX_LABELS = 20
 _MAX_CELL = 100
+_STAGES = {"scan": "Reading", "pack": "Writing"}
 _COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
 
 
@@ -148,6 +149,12 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(Text(str(row.get(name, ""))[:_MAX_CELL]) for name in columns))
     console.print(table)
+
+
+def render_progress(progress: Progress) -> str:
+    """How far an ingestion is, for people."""
+    done = f"{progress.done:,}" + (f" of {progress.total:,}" if progress.total else "")
+    return f"{_STAGES.get(progress.stage, progress.stage)}: {done} examples"
 
 
 def render_bytes(count: float) -> str:

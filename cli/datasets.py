@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -121,9 +121,15 @@ def ingest(
     full: Annotated[
         bool, typer.Option("--full", help="Read the source again although it looks unchanged.")
     ] = False,
-    validation_fraction: Annotated[float, typer.Option(min=0, max=1)] = 0.15,
-    test_fraction: Annotated[float, typer.Option(min=0, max=1)] = 0.15,
-    max_corrupt_fraction: Annotated[float, typer.Option(min=0, max=1)] = 0.0,
+    validation_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of every class held out to tune on.")
+    ] = 0.15,
+    test_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of every class held out to judge by.")
+    ] = 0.15,
+    max_corrupt_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of unreadable examples that is left out.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the new version.")] = None,
@@ -153,7 +159,7 @@ def ingest(
         source=source,
         store=find_store(store, state),
         kind=kind,
-        scan=ScanOptions.parse(_parse_options(option or [])),
+        scan=ScanOptions.parse(_parse_pairs(option or [])),
         severities=_parse_pairs(rule or []),
         extend=extend,
         full=full,
@@ -162,9 +168,7 @@ def ingest(
         message=message,
     )
     with errors.status("Ingesting…") as status:
-        commit = run_ingest(
-            config, on_progress=lambda p: status.update(f"{p.stage}: {p.done} examples")
-        )
+        commit = run_ingest(config, on_progress=lambda p: status.update(views.render_progress(p)))
     for text in tag or []:
         add_tag(dataset_of(commit.uri), commit.version_hash, text)
     if output is Output.JSON:
@@ -183,14 +187,6 @@ def _parse_pairs(texts: list[str]) -> dict[str, str]:
             raise InputError(msg)
         pairs[name] = value
     return pairs
-
-
-def _parse_options(texts: list[str]) -> dict[str, Any]:
-    words = {"true": True, "false": False}
-    return {
-        name: int(value) if value.isdigit() else words.get(value.lower(), value)
-        for name, value in _parse_pairs(texts).items()
-    }
 
 
 def _resolve(version: str, store: str, state: Path) -> Commit:
@@ -310,6 +306,7 @@ def tag(
     remove: Annotated[bool, typer.Option("--remove", help="Take the tags away.")] = False,
     store: StoreOption = "",
     state: StateOption = DEFAULT_STATE,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Give a version tags, or take them away.
 
@@ -319,12 +316,22 @@ def tag(
         kubeloop datasets tag digits golden --remove
     """
     from kubeloop.datasets.commits import dataset_of
-    from kubeloop.datasets.history import add_tag, remove_tag
+    from kubeloop.datasets.history import add_tag, read_tags, remove_tag
 
     commit = _resolve(version, store, state)
     dataset = dataset_of(commit.uri)
     for text in tags:
         (remove_tag if remove else add_tag)(dataset, commit.version_hash, text)
+    if output is Output.JSON:
+        held = read_tags(dataset).items()
+        print_json(
+            {
+                "name": commit.name,
+                "version_hash": commit.version_hash,
+                "tags": [name for name, hashes in held if commit.version_hash in hashes],
+            }
+        )
+        return
     done = "no longer has" if remove else "has"
     short = commit.version_hash[: views.SHORT_HASH]
     console.print(f"{commit.name}@{short} {done} {', '.join(tags)}.")
@@ -407,6 +414,7 @@ def delete(
     state: StateOption = DEFAULT_STATE,
     context: ContextOption = "",
     namespace: NamespaceOption = "",
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Delete a version, unless a run or endpoint uses it; `gc` frees its data.
 
@@ -415,14 +423,18 @@ def delete(
 
         kubeloop datasets delete digits --all --yes
     """
-    from kubeloop.datasets.commits import dataset_of
-    from kubeloop.datasets.history import read_log
+    from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, dataset_of, read_commit
+    from kubeloop.datasets.history import list_hashes
     from kubeloop.datasets.housekeeping import delete_commit, delete_dataset
 
     session = Session.open(state, context=context, namespace=namespace)
     if everything:
         dataset = _open(version, store, state)
-        commits = [_resolve(entry.uri, store, state) for entry in read_log(dataset)]
+        commits = [
+            read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
+            for folder in (COMMITS, SNAPSHOTS)
+            for version_hash in list_hashes(dataset, folder)
+        ]
     else:
         commits = [_resolve(version, store, state)]
         dataset = dataset_of(commits[0].uri)
@@ -435,7 +447,13 @@ def delete(
         delete_dataset(dataset)
     else:
         delete_commit(commits[0])
+    if output is Output.JSON:
+        print_json({"deleted": [commit.uri for commit in commits]})
+        return
     console.print(f"Deleted {what}.")
+    if not everything:
+        name = commits[0].name
+        console.print(f"`kubeloop datasets gc {name}` frees what no other version uses.")
 
 
 def _refuse_used(session: Session, commits: list[Commit]) -> None:

@@ -26,6 +26,7 @@ from typing import Any, NewType
 
 from kubeloop.datasets.findings import Finding, Rejection
 from kubeloop.datasets.shards.base import ShardFormat
+from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
 from kubeloop.datasets.statistics import Statistics, add_up
 from kubeloop.datasets.stores import ObjectStore, open_object, open_store
 from kubeloop.errors import InputError, IntegrityError
@@ -150,8 +151,8 @@ def parse_manifest(data: bytes) -> Manifest:
             schema=document["schema"],
             labels=tuple(document["labels"]),
             splits={
-                split: tuple(Shard.parse(shard) for shard in shards)
-                for split, shards in document["splits"].items()
+                split: tuple(Shard.parse(shard) for shard in document["splits"][split])
+                for split in sorted(document["splits"], key=_place_of_split)
             },
             sample=tuple(document["sample"]),
         )
@@ -159,6 +160,12 @@ def parse_manifest(data: bytes) -> Manifest:
         if isinstance(error, InputError):
             raise
         raise InputError(f"Not the manifest of a dataset commit: {error!r}.") from error
+
+
+def _place_of_split(split: str) -> tuple[int, str]:
+    """People expect training data first; JSON keeps splits by name."""
+    known = (TRAIN, VALIDATION, TEST)
+    return (known.index(split) if split in known else len(known), split)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

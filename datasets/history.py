@@ -29,17 +29,24 @@ class LogEntry:
 
 
 def open_named(store: str, name: str) -> ObjectStore:
-    """Open the folder of a dataset.
+    """Open the folder of a dataset, also of one that has no version left but their shards.
 
     Raises:
         InputError: There is none of that name; the message lists those there are.
     """
     names = list_datasets(store)
-    if name not in names:
+    if name not in names and not _has_remains(store, name):
         raise InputError(
             f"No dataset {name!r} in {store!r}; there are: {', '.join(names) or 'none'}."
         )
     return open_store(f"{store.rstrip('/')}/{name}")
+
+
+def _has_remains(store: str, name: str) -> bool:
+    root = open_store(store)
+    if name not in root.list_folders():
+        return False
+    return not {COMMITS, SNAPSHOTS, "shards", "parts"}.isdisjoint(root.list_folders(name))
 
 
 def list_datasets(store: str) -> list[str]:

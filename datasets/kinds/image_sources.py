@@ -197,7 +197,8 @@ def _guess_path(rows: pa.RecordBatch, *, log: ScanLog) -> str:
             log.note(f"Path column: {name!r}, guessed from its first value {value!r}.")
             return str(name)
     raise InputError(
-        f"No column of image files among {', '.join(rows.schema.names)}; name it with path_column."
+        f"No column of image files among {', '.join(rows.schema.names)}; name it with path_column,"
+        " or give another kind than image_classification."
     )
 
 

@@ -174,3 +174,58 @@ def test_wrong_arguments_are_the_users_to_put_right(
     ):
         assert run(["datasets", *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_is_left_without_a_version_is_freed(
+    ingested: dict[str, Any], store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(capsys, "delete", "rows", "--force", "--yes")
+
+    assert run(["datasets", "show", "rows"]) == 2
+    assert "Version 'latest' of dataset 'rows' does not exist" in capsys.readouterr().err
+    assert read(capsys, "gc", "rows")["num_shards"] > 0
+    assert not list((Path(store) / "rows").rglob("*.parquet"))
+
+
+def test_a_snapshot_that_a_run_uses_is_not_deleted_with_its_dataset(
+    ingested: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = read(capsys, "snapshot", "rows", "--split", "train")
+    artifact = GivenArtifact(name="dataset", uri=taken["uri"])
+    task = GivenTask(name="ingest", gives={"dataset": [artifact]})
+    going = GivenRun(run_id=RUN, state="RUNNING", tasks=[task])
+    use_record(monkeypatch, runs=[going], endpoints=[])
+
+    assert run(["datasets", "delete", "rows", "--all", "--yes"]) == 1
+    assert "in use by run" in capsys.readouterr().err
+    use_record(monkeypatch, runs=[], endpoints=[])
+    deleted = read(capsys, "delete", "rows", "--all", "--yes")
+    assert deleted == {"deleted": [ingested["uri"], taken["uri"]]}
+
+
+def test_tags_are_told_as_json(
+    ingested: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(capsys, "tag", "rows", "golden", "old")["tags"] == ["golden", "old"]
+    assert read(capsys, "tag", "rows", "old", "--remove")["tags"] == ["golden"]
+
+
+def test_a_column_may_be_named_by_a_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As pandas names them where nobody does."""
+    path = tmp_path / "rows.csv"
+    path.write_text("0,1\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(60)))
+    columns = ["-O", "header=yes", "-O", "text_column=0", "-O", "label_column=1"]
+    arguments = ["--name", "rows", "--kind", "text_classification", *columns]
+
+    assert read(capsys, "ingest", str(path), *arguments)["labels"] == ["a", "b"]
+
+
+def test_splits_are_shown_in_one_order(
+    ingested: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = read(capsys, "show", "rows")
+
+    for document in (ingested, shown):
+        assert list(document["statistics"]["splits"]) == ["train", "validation", "test"]
