@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -478,4 +479,4 @@ def is_table(file: SourceFile) -> bool:
 
 
 def _format_of(file: SourceFile) -> type[FileTable] | None:
-    return _FORMATS.get(PurePosixPath(file.path).suffix.lower())
+    return _FORMATS.get(posixpath.splitext(file.path)[1].lower())

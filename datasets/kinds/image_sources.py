@@ -11,7 +11,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.columns import (
@@ -22,7 +21,7 @@ from kubeloop.datasets.columns import (
     guess_label,
 )
 from kubeloop.datasets.findings import ScanLog
-from kubeloop.datasets.images import IMAGE_EXTENSIONS
+from kubeloop.datasets.images import IMAGE_EXTENSIONS, extension_of
 from kubeloop.datasets.kinds.base import ScanOptions
 from kubeloop.datasets.kinds.rows import label_texts, read_split, read_tables
 from kubeloop.datasets.sources.base import Source, SourceFile
@@ -80,10 +79,9 @@ def find_images(source: Source, *, options: ScanOptions, log: ScanLog) -> Iterat
 def _has_tables(source: Source) -> bool:
     """Tell whether tables name the images: one lies beside or above them."""
     for file in source.list_all_files():
-        name = PurePosixPath(file.path).name
         if is_table(file) and ("/" not in file.path or split_of_name(file.path.split("/")[0])):
             return True
-        if name == "state.json":
+        if posixpath.basename(file.path) == "state.json":
             return True
     return False
 
@@ -193,7 +191,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _guess_path(rows: pa.RecordBatch, *, log: ScanLog) -> str:
     for name in rows.schema.names:
         value = rows.column(name)[0].as_py() if rows.num_rows else None
-        if isinstance(value, str) and PurePosixPath(value).suffix.lower() in IMAGE_EXTENSIONS:
+        if isinstance(value, str) and extension_of(value) in IMAGE_EXTENSIONS:
             log.note(f"Path column: {name!r}, guessed from its first value {value!r}.")
             return str(name)
     raise InputError(
@@ -225,7 +223,7 @@ def _find_in_folders(source: Source, *, log: ScanLog) -> Iterator[FoundImage]:
 
 
 def _not_an_image(file: SourceFile) -> str:
-    extension = PurePosixPath(file.path).suffix.lower()
+    extension = extension_of(file.path)
     return "" if extension in IMAGE_EXTENSIONS else f"not an image ({extension or 'no'} extension)"
 
 

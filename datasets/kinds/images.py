@@ -6,11 +6,16 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kubeloop.datasets.findings import ScanLog
-from kubeloop.datasets.images import IMAGE_EXTENSIONS, ImageFacts, check_image, inspect_image
+from kubeloop.datasets.images import (
+    IMAGE_EXTENSIONS,
+    ImageFacts,
+    check_image,
+    extension_of,
+    inspect_image,
+)
 from kubeloop.datasets.kinds.base import DatasetKind, ScanOptions
 from kubeloop.datasets.kinds.image_sources import FACTS, FoundImage, find_images
 from kubeloop.datasets.kinds.rows import add_scan_columns
@@ -105,7 +110,7 @@ class _Batch:
             {
                 "path": image.path,
                 "label": image.label,
-                "extension": _extension_of(image.path, format_=facts.format),
+                "extension": _choose_extension(image.path, format_=facts.format),
                 "version": image.version,
                 "format": facts.format,
                 "width": facts.width,
@@ -140,9 +145,9 @@ _EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif", "MPO": ".jpg", "PPM": ".ppm"} | {
 }
 
 
-def _extension_of(path: str, *, format_: str) -> str:
+def _choose_extension(path: str, *, format_: str) -> str:
     """Return the extension by which other tools know an image in a shard."""
-    extension = PurePosixPath(path).suffix.lower()
+    extension = extension_of(path)
     return extension if extension in IMAGE_EXTENSIONS else _EXTENSIONS[format_]
 
 
