@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from kubeloop.datasets.reading import Split
@@ -67,16 +68,25 @@ class StreamingDataset(IterableDataset[Any]):
         self._split = split
         self._config = config
         self._transform = transform
-        self.epoch = 0
-        self._first_batch = 0
+        # NB: shared with the workers of a `DataLoader`, which may outlive an epoch.
+        self._position = torch.zeros(2, dtype=torch.int64)
+        self._position.share_memory_()  # type: ignore[no-untyped-call]  # torch gives no types
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is read next."""
+        return int(self._position[0])
+
+    def _go_to(self, epoch: int, first_batch: int) -> None:
+        self._position[0], self._position[1] = epoch, first_batch
 
     def __len__(self) -> int:
         """Return the examples that this rank gets in an epoch."""
         return -(-len(self._split) // self._config.num_ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
-        self.epoch, self._first_batch = epoch, 0
+        """Go to the start of an epoch; to be called before each."""
+        self._go_to(epoch, 0)
 
     def state_dict(self, num_batches: int) -> dict[str, int]:
         """Return what resumes after `num_batches` batches of this epoch."""
@@ -99,15 +109,17 @@ class StreamingDataset(IterableDataset[Any]):
                     f"The stream was saved with {name} {state[name]}, not {value}; resume with the"
                     " same."
                 )
-        self.epoch, self._first_batch = state["epoch"], state["num_batches"]
+        self._go_to(state["epoch"], state["num_batches"])
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         size = self._config.batch_size
-        positions = np.arange(self._first_batch * size, len(self))
-        mine = positions[(positions // size - self._first_batch) % count == number]
-        self._first_batch = 0
+        first_batch = int(self._position[1])
+        positions = np.arange(first_batch * size, len(self))
+        mine = positions[(positions // size - first_batch) % count == number]
+        if worker is None:
+            self._go_to(self.epoch, 0)
         places = (mine * self._config.num_ranks + self._config.rank) % max(len(self._split), 1)
         for index in self._follow(places):
             example = self._split[index]

@@ -108,3 +108,16 @@ def test_settings_that_cannot_be_are_refused() -> None:
         StreamConfig(rank=2, num_ranks=2)
     with pytest.raises(InputError, match="must be positive"):
         StreamConfig(batch_size=0)
+
+
+def test_workers_that_stay_follow_the_epoch(commit: Commit, read: Read) -> None:
+    stream = open_dataset(commit.uri).stream("train", StreamConfig(batch_size=32, window_shards=3))
+    loader = DataLoader(stream, batch_size=32, num_workers=2, persistent_workers=True)
+    epochs = []
+    for epoch in (0, 1):
+        stream.set_epoch(epoch)
+        epochs.append([tuple(batch[0]) for batch in loader])
+    stream.load_state_dict(stream.state_dict(num_batches=40))
+
+    assert epochs == [read(), read(epoch=1)]
+    assert [tuple(batch[0]) for batch in loader] == epochs[1][40:]
