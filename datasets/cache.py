@@ -12,11 +12,12 @@ import mmap
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubeloop.datasets.commits import Shard
-from kubeloop.datasets.stores import FileStore, ObjectStore
+from kubeloop.datasets.stores import FileStore, ObjectStore, open_store
 from kubeloop.errors import InputError, IntegrityError, PermanentError
 
 _FETCHING = ".fetching-"
@@ -52,6 +53,9 @@ class ShardCache:
         self._dataset = dataset
         self._config = config or CacheConfig()
         self._verified: set[str] = set()
+
+    def __reduce__(self) -> tuple[Callable[..., ShardCache], tuple[str, CacheConfig]]:
+        return _reopen, (self._dataset.uri, self._config)
 
     def open(self, shard: Shard) -> memoryview:
         """Return a shard's bytes.
@@ -133,3 +137,8 @@ class ShardCache:
             " was changed or damaged after it was written; ingest the source again with full=True"
             " after removing the shard."
         )
+
+
+def _reopen(uri: str, config: CacheConfig) -> ShardCache:
+    """Open a cache in another process, with a store of its own."""
+    return ShardCache(open_store(uri), config)

@@ -91,6 +91,14 @@ class Split(Sequence[Item], Generic[Item]):
         # NB: a cached method would keep the split alive; the cache belongs to the object.
         self._open = lru_cache(maxsize=self.num_open_shards)(self._open_verified)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is open: workers that are spawned open it themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open = lru_cache(maxsize=self.num_open_shards)(self._open_verified)
+
     def __len__(self) -> int:
         return self._length
 

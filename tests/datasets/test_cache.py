@@ -1,4 +1,5 @@
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,14 @@ def test_a_shard_that_is_removed_when_it_is_wanted_is_fetched(
 
     assert cache.fetch(shard) == path
     assert path.stat().st_size == shard.num_bytes
+
+
+def test_a_split_goes_to_workers_that_are_spawned(commit: Commit, tmp_path: Path) -> None:
+    """They get it pickled, also when it was read from before."""
+    split = open_dataset(commit.uri, cache=CacheConfig(folder=tmp_path / "cache")).split("train")
+    first = split[0]
+
+    copy = pickle.loads(pickle.dumps(split))  # noqa: S301 - our own bytes
+
+    assert copy[0] == first
+    assert len(copy) == len(split)
