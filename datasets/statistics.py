@@ -21,6 +21,7 @@ _LARGEST = 1e140
 _HALF_OCTAVE = math.sqrt(0.5)
 _MAX_TRACKED = 100
 _MAX_SHOWN = 20
+_LONGEST_VALUE = 100
 
 
 @dataclass(slots=True)
@@ -108,7 +109,10 @@ class NumberSummary:
 
 @dataclass(slots=True)
 class CategorySummary:
-    """Values of one feature by how often they occur; beyond a hundred different ones, the first."""
+    """Values of one feature by how often they occur; beyond a hundred different ones, the first.
+
+    Values that begin with the same hundred characters count as one.
+    """
 
     count: int = 0
     missing: int = 0
@@ -117,7 +121,9 @@ class CategorySummary:
 
     def add(self, values: Iterable[object | None]) -> None:
         """Take in values; None and the empty text are missing."""
-        given = Counter(["" if value is None else str(value) for value in values])
+        # NB: manifests hold the values, of every shard; a few long texts would swell them.
+        texts = ["" if value is None else str(value)[:_LONGEST_VALUE] for value in values]
+        given = Counter(texts)
         self.missing += given.pop("", 0)
         self.count += given.total()
         self._track(given)

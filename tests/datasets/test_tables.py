@@ -381,6 +381,16 @@ def test_a_table_of_any_types_is_sampled_as_json(tmp_path: Path, ingest_text: In
     assert sampled["ratio"] == "nan"
 
 
+def test_long_texts_do_not_swell_the_manifest(tmp_path: Path, ingest_text: Ingest) -> None:
+    rows = [{"essay": f"{n} " + "word " * 2000, "label": "ab"[n % 2]} for n in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+
+    made = ingest_text(tmp_path / "rows.parquet", kind="tabular")
+
+    assert len(Path(made.uri).read_bytes()) < 50_000
+    assert made.statistics["tabular"]["essay"]["num_distinct"] == 40
+
+
 def test_a_query_may_hold_colons(tmp_path: Path, ingest_text: Ingest) -> None:
     rows = [(f"a::b :smile: 12:30 {n}", "ab"[n % 2]) for n in range(40)]
     write_sqlite(tmp_path / "rows.db", [*rows, ("other", "a")])
