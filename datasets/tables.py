@@ -192,7 +192,8 @@ class FileTable(Table):
             if re.search("utf-?8|decode|codec", detail, re.IGNORECASE):
                 detail += f" (the file is not {self._options.encoding}; give its encoding)"
             if "straddl" in detail:
-                detail = _TOO_LONG
+                num_bytes = self._source.local_path(self.path).stat().st_size
+                detail = _TOO_LONG if num_bytes > BLOCK_BYTES else "it has one line, so no rows"
             raise InputError(
                 f"Failed to read {self.path!r} in {self._source.uri!r}: {detail}."
             ) from error

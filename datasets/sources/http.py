@@ -72,7 +72,7 @@ class HttpFile(FetchedFiles):
             if response.status_code == 416 and start:  # all there is, is here
                 return
             self._check(response)
-            if file.version and _version_of(response, start=start) not in ("", file.version):
+            if file.version and _version_of(response) not in ("", file.version):
                 raise refuse_changed(self.uri, file.path)
             if start and (response.status_code != 206 or not file.version):
                 output.seek(0)
@@ -104,6 +104,8 @@ class HttpFile(FetchedFiles):
         for attempt in range(self.limits.num_retries + 1):
             try:
                 return action()
+            except httpx.UnsupportedProtocol as error:  # where a redirect leads
+                raise PermanentError(f"Failed to read source {self.uri!r}: {error}") from error
             except (httpx.TransportError, TransientError) as error:
                 if attempt == self.limits.num_retries:
                     raise TransientError(
@@ -111,7 +113,7 @@ class HttpFile(FetchedFiles):
                     ) from error
                 self._sleep(min(2.0**attempt * 0.2, 10.0))
             except httpx.HTTPError as error:
-                raise PermanentError(f"Failed to read source {self.uri!r}: {error}.") from error
+                raise PermanentError(f"Failed to read source {self.uri!r}: {error}") from error
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
@@ -120,13 +122,15 @@ class HttpFile(FetchedFiles):
         self._client.close()
 
 
-def _version_of(response: httpx.Response, *, start: int = 0) -> str:
+def _version_of(response: httpx.Response) -> str:
     tag = response.headers.get("etag", "")
     modified = response.headers.get("last-modified", "")
     if not tag and not modified:
         return ""
-    whole = response.headers.get("content-range", "").rpartition("/")[2]
-    size = whole if start else response.headers.get("content-length", "")
+    if response.status_code == 206:
+        size = response.headers.get("content-range", "").rpartition("/")[2]
+    else:  # also of a server that knows no ranges
+        size = response.headers.get("content-length", "")
     return f"{tag.removeprefix('W/')}:{modified}:{size}"
 
 

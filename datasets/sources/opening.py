@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from kubeloop.datasets.sources.archives import ArchiveFiles, is_archive
 from kubeloop.datasets.sources.base import SOURCES, Source, SourceLimits
+from kubeloop.errors import InputError
 
 
 def open_source(uri: str, limits: SourceLimits | None = None) -> Source:
@@ -16,7 +17,10 @@ def open_source(uri: str, limits: SourceLimits | None = None) -> Source:
         InputError: The scheme is unknown, or there is nothing to read.
     """
     limits = limits or SourceLimits()
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InputError(f"The source {uri!r} is no URI: {error}.") from error
     source = SOURCES[parts.scheme](uri, limits)
     if not is_archive(parts.path if parts.scheme else uri):  # a plain path may hold '#' and '?'
         return source

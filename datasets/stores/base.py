@@ -119,7 +119,11 @@ def open_store(uri: str) -> ObjectStore:
     Raises:
         InputError: The scheme is unknown or the URI is malformed.
     """
-    return STORES[urlsplit(uri).scheme](uri.rstrip("/") or uri)
+    try:
+        scheme = urlsplit(uri).scheme
+    except ValueError as error:
+        raise InputError(f"The object store {uri!r} is no URI: {error}.") from error
+    return STORES[scheme](uri.rstrip("/") or uri)
 
 
 def open_object(uri: str) -> tuple[ObjectStore, str]:

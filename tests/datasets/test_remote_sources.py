@@ -34,6 +34,8 @@ class FileServer(ThreadingHTTPServer):
         self.data, self.etag = CSV, '"1"'
         self.status = 200
         self.cuts = 0
+        self.knows_ranges = True
+        self.location = ""
         self.ranges: list[str] = []
 
     @property
@@ -52,10 +54,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
+        if server.location:
+            self.send_response(302)
+            self.send_header("Location", server.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if server.status != 200:
             self.send_error(server.status)
             return
-        requested = self.headers.get("Range", "")
+        requested = self.headers.get("Range", "") if server.knows_ranges else ""
         start = int(requested.removeprefix("bytes=").rstrip("-") or 0)
         body = server.data[start:]
         self.send_response(206 if requested else 200)
@@ -114,6 +122,29 @@ def test_a_download_goes_on_where_it_broke_off(server: FileServer) -> None:
         assert source.read("rows.csv") == CSV
     half, quarter = len(CSV) // 2, len(CSV) - len(CSV) // 4
     assert [int(text[6:-1]) for text in server.ranges] == pytest.approx([half, quarter], abs=2)
+
+
+def test_a_download_from_a_server_without_ranges_starts_again(server: FileServer) -> None:
+    server.cuts, server.knows_ranges = 2, False
+    with open_impatiently(server.url) as source:
+        assert source.read("rows.csv") == CSV
+
+
+def test_a_redirect_to_another_protocol_is_refused_at_once(server: FileServer) -> None:
+    server.location = "file:///etc/passwd"
+    with (
+        open_impatiently(server.url) as source,
+        pytest.raises(PermanentError, match="unsupported protocol 'file://'"),
+    ):
+        list(source.list_files())
+
+
+@pytest.mark.parametrize("uri", ["http://[::1/rows.csv", "s3://[bucket/rows"])
+def test_a_malformed_uri_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="is no URI"):
+        open_source(uri)
+    with pytest.raises(InputError, match="is no URI"):
+        open_store(uri)
 
 
 def test_a_download_without_a_version_starts_again(server: FileServer) -> None:

@@ -325,6 +325,13 @@ def test_a_row_longer_than_a_block_is_said(
         ingest_text(path)
 
 
+def test_a_file_of_one_line_has_no_rows(tmp_path: Path, ingest_text: Ingest) -> None:
+    (tmp_path / "rows.csv").write_text("text,label")
+
+    with pytest.raises(InputError, match="has no rows|so no rows"):
+        ingest_text(tmp_path / "rows.csv")
+
+
 def test_the_types_of_a_long_file_are_those_of_all_its_rows(
     tmp_path: Path, ingest_text: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
