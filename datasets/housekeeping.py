@@ -170,21 +170,17 @@ def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
             used |= parts.list_shards(dataset, key)
         else:
             yield key
-    for key in list(dataset.list("shards")):
-        if key not in used:
-            yield key
-    for key in list(dataset.list("records")):
-        if key.rpartition("/")[2].removesuffix(".json") not in known:
-            yield key
-    for key in list(dataset.list("tags")):
-        if key.rpartition("/")[2] not in known:
-            yield key
-    for key in list(dataset.list("sources")):
-        if _read_version(dataset, key) not in known:
-            yield key
+    yield from (key for key in list(dataset.list("shards")) if key not in used)
+    for folder in ("records", "tags", "sources"):
+        yield from (
+            key for key in list(dataset.list(folder)) if _read_version(dataset, key) not in known
+        )
 
 
 def _read_version(dataset: ObjectStore, key: str) -> str:
+    """Return the version hash of the commit that a record, tag or source is about."""
+    if not key.startswith("sources/"):
+        return key.rpartition("/")[2].removesuffix(".json")
     document: dict[str, Any] = json.loads(dataset.read(key))  # Any: JSON
     return str(document.get("version_hash", ""))
 

@@ -13,11 +13,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from kubeloop.datasets.commits import COMMITS, Commit, Manifest, Record, Shard, publish, read_commit
 from kubeloop.datasets.findings import MAX_LISTED, Finding, ScanLog, Severity

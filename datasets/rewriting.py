@@ -110,9 +110,7 @@ def _find_types(split: ImageSplit) -> dict[str, pa.DataType]:
     return {name: pa.infer_type(list(values[name].values())) for name in sorted(values)}
 
 
-def _to_batch(
-    images: Sequence[EncodedImage], types: Mapping[str, pa.DataType]
-) -> pa.RecordBatch:
+def _to_batch(images: Sequence[EncodedImage], types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
     import pyarrow as pa
 
     columns = {

@@ -119,7 +119,7 @@ def test_a_split_goes_to_workers_that_are_spawned(commit: Commit, tmp_path: Path
     split = open_dataset(commit.uri, cache=CacheConfig(folder=tmp_path / "cache")).split("train")
     first = split[0]
 
-    copy = pickle.loads(pickle.dumps(split))  # noqa: S301 - our own bytes
+    copy = pickle.loads(pickle.dumps(split))
 
     assert copy[0] == first
     assert len(copy) == len(split)

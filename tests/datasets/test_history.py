@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(make: Make, store
     commits.rename(commits.with_name("elsewhere"))
     commits.symlink_to(commits)
 
-    with pytest.raises(PermanentError, match="Failed to list object .*commits"):
+    with pytest.raises(PermanentError, match=r"Failed to list object .*commits"):
         collect_garbage(open_named(store, "pets"))
 
     commits.unlink()

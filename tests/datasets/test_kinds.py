@@ -197,10 +197,9 @@ def test_what_is_said_of_images_may_begin_late(tmp_path: Path, monkeypatch: Any)
 
 def test_columns_of_an_image_table_do_not_replace_what_is_measured(tmp_path: Path) -> None:
     source = write_image_folder(tmp_path / "source", {"cat": 10, "dog": 10}, grey=False)
-    lines = ["path,label,width,version"]
-    for path in sorted(source.rglob("*.png")):
-        lines.append(f"{path.relative_to(source)},{path.parent.name},wide,2nd")
-    (source / "manifest.csv").write_text("\n".join(lines))
+    found = source.rglob("*.png")
+    rows = [f"{path.relative_to(source)},{path.parent.name},wide,2nd" for path in found]
+    (source / "manifest.csv").write_text("\n".join(["path,label,width,version", *rows]))
 
     made = ingest_images(tmp_path, source)
 

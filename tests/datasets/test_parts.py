@@ -137,17 +137,16 @@ def test_a_dataset_is_deleted_with_its_waiting_parts(config: IngestConfig) -> No
 
 def test_every_part_finds_its_images_in_the_manifest_of_all(tmp_path: Path) -> None:
     source = write_image_folder(tmp_path / "source", {"cat": 20, "dog": 20})
-    lines = ["path,label"]
-    for path in sorted(source.rglob("*.png")):
-        lines.append(f"{path.relative_to(source)},a {path.parent.name}")
-    (source / "a_manifest.csv").write_text("\n".join(lines))
+    images = sorted(source.rglob("*.png"))
+    rows = [f"{path.relative_to(source)},a {path.parent.name}" for path in images]
+    (source / "a_manifest.csv").write_text("\n".join(["path,label", *rows]))
     config = IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
 
     made = commit_parts([ingest_part(config, Part(number=n, count=3)) for n in range(3)])
 
     dataset = open_dataset(made.uri)
     paths = [row.path for split in dataset.splits for row in dataset.split(split)]
-    assert sorted(paths) == [line.partition(",")[0] for line in lines[1:]]
+    assert sorted(paths) == [row.partition(",")[0] for row in rows]
     assert made.labels == ("a cat", "a dog")
 
 

@@ -195,7 +195,7 @@ def test_an_objects_uri_splits_into_store_and_key(tmp_path: Path) -> None:
 
 
 def test_a_lookup_that_fails_is_said(tmp_path: Path) -> None:
-    with pytest.raises(PermanentError, match="Failed to look up object .*too long"):
+    with pytest.raises(PermanentError, match=r"Failed to look up object .*too long"):
         FileStore(tmp_path).exists("a" * 300)
 
 
@@ -203,7 +203,7 @@ def test_a_full_disk_of_this_machine_is_not_the_stores_fault(bucket: str) -> Non
     store = open_store(f"s3://{bucket}")
     store.write("a", b"1" * 100_000)
 
-    with pytest.raises(PermanentError, match="Failed to read .*No space left .* on this machine"):
+    with pytest.raises(PermanentError, match=r"Failed to read .*No space left .* on this machine"):
         store.download("a", Path("/dev/full"))
 
 

@@ -1,5 +1,5 @@
 import csv
-import datetime
+import datetime as dt
 import json
 import math
 import sqlite3
@@ -313,7 +313,9 @@ def test_a_text_longer_than_other_readers_take_is_read(tmp_path: Path, ingest_te
 
 
 @pytest.mark.parametrize("num_rows_before", [200, 2000])
-@pytest.mark.parametrize("row", ["x" * (9 << 20) + ",a\n", '"never closed,a\n' + "y,b\n" * 3_000_000])
+@pytest.mark.parametrize(
+    "row", ["x" * (9 << 20) + ",a\n", '"never closed,a\n' + "y,b\n" * 3_000_000]
+)
 def test_a_row_longer_than_a_block_is_said(
     tmp_path: Path, ingest_text: Ingest, num_rows_before: int, row: str
 ) -> None:
@@ -328,7 +330,7 @@ def test_a_row_longer_than_a_block_is_said(
 def test_a_file_of_one_line_has_no_rows(tmp_path: Path, ingest_text: Ingest) -> None:
     (tmp_path / "rows.csv").write_text("text,label")
 
-    with pytest.raises(InputError, match="has no rows|so no rows"):
+    with pytest.raises(InputError, match="it has one line, so no rows"):
         ingest_text(tmp_path / "rows.csv")
 
 
@@ -363,18 +365,18 @@ def test_a_delimiter_that_was_not_given_is_proposed(tmp_path: Path, ingest_text:
     path = tmp_path / "rows.csv"
     path.write_text("text;label\n" + "".join(f"text {n};{'ab'[n % 2]}\n" for n in range(30)))
 
-    with pytest.raises(InputError, match="has one column, 'text;label'; give its delimiter.*';'"):
+    with pytest.raises(InputError, match=r"has one column, 'text;label'; give its delimiter.*';'"):
         ingest_text(path)
     assert ingest_text(path, scan=ScanOptions(delimiter=";")).labels == ("a", "b")
 
 
 def test_a_table_of_any_types_is_sampled_as_json(tmp_path: Path, ingest_text: Ingest) -> None:
     row = {
-        "day": datetime.date(2026, 1, 2),
+        "day": dt.date(2026, 1, 2),
         "price": Decimal("1.50"),
         "raw": b"\xff",
         "ratio": math.nan,
-        "nested": {"at": datetime.datetime(2026, 1, 2, 3)},
+        "nested": {"at": dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)},
     }
     rows = [row | {"number": n, "label": "ab"[n % 2]} for n in range(20)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
@@ -384,7 +386,7 @@ def test_a_table_of_any_types_is_sampled_as_json(tmp_path: Path, ingest_text: In
     sampled = made.manifest.sample[0]
     assert sampled["day"] == "2026-01-02"
     assert sampled["price"] == "1.50"
-    assert sampled["nested"] == {"at": "2026-01-02 03:00:00"}
+    assert sampled["nested"] == {"at": "2026-01-02 03:00:00+00:00"}
     assert sampled["ratio"] == "nan"
 
 
