@@ -118,6 +118,55 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
+class RowTypes:
+    """Gives batches of rows that were inferred one by one the types of the first.
+
+    NB: Arrow is not asked to read Python objects as a type, for it cuts fractions off silently.
+    """
+
+    def __init__(self) -> None:
+        self._schema: pa.Schema | None = None
+        self._empty: frozenset[int] = frozenset()
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch with these types; a column that began empty holds texts.
+
+        Raises:
+            ArrowInvalid: Its values are of other types.
+        """
+        import pyarrow as pa
+
+        if self._schema is None:
+            self._schema = settle_nulls(batch.schema)
+            nulls = (pa.types.is_null(kind) for kind in batch.schema.types)
+            self._empty = frozenset(place for place, is_null in enumerate(nulls) if is_null)
+        fields = zip(batch.columns, self._schema, strict=True)
+        columns = [
+            self._cast(column, field, is_loose=place in self._empty)
+            for place, (column, field) in enumerate(fields)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _cast(self, column: pa.Array, field: pa.Field, *, is_loose: bool) -> pa.Array:
+        import pyarrow as pa
+
+        is_same = (
+            column.type == field.type
+            or pa.types.is_null(column.type)
+            or (_is_numeric(column.type) and _is_numeric(field.type))
+            or (pa.types.is_nested(column.type) and pa.types.is_nested(field.type))
+        )
+        if not (is_same or is_loose):
+            raise pa.ArrowInvalid(f"column {field.name!r} holds {column.type}, not {field.type}")
+        return column.cast(field.type)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
 def settle_nulls(schema: pa.Schema) -> pa.Schema:
     """Take a column of nothing but nulls for text."""
     import pyarrow as pa

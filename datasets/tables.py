@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.datasets.columns import has_header, settle_nulls
+from kubeloop.datasets.columns import RowTypes, has_header
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.sources.base import Source, SourceFile
 from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
@@ -347,11 +347,11 @@ class JsonLinesTable(FileTable):
     def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        schema: pa.Schema | None = None
+        types = RowTypes()
         for first, rows in self._read_objects(path):
             try:
-                batch = pa.RecordBatch.from_pylist(rows, schema=schema)
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                yield types.apply(pa.RecordBatch.from_pylist(rows))
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
                 raise InputError(
                     f"The rows of {self.path!r} from line {first} on do not have the types of those"
                     f" before: {error}."
@@ -361,8 +361,6 @@ class JsonLinesTable(FileTable):
                     f"The rows of {self.path!r} from line {first} on hold text that is no Unicode,"
                     f" or a number beyond 64 bits: {error}."
                 ) from error
-            schema = settle_nulls(batch.schema)
-            yield batch.cast(schema)
 
     def _read_objects(self, path: Path) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
         rows: list[Mapping[str, Any]] = []
@@ -406,7 +404,7 @@ class ParquetTable(FileTable):
 
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                yield name_classes(batch)
+                yield _check(batch)
 
 
 class ArrowTable(FileTable):
@@ -421,11 +419,17 @@ class ArrowTable(FileTable):
             if is_file:
                 with pa.ipc.open_file(file) as reader:
                     for number in range(reader.num_record_batches):
-                        yield from _slice(name_classes(reader.get_batch(number)))
+                        yield from _slice(_check(reader.get_batch(number)))
             else:
                 with pa.ipc.open_stream(file) as stream:
                     for batch in stream:
-                        yield from _slice(name_classes(batch))
+                        yield from _slice(_check(batch))
+
+
+def _check(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Refuse texts that are no UTF-8 and offsets that lead out, which Arrow takes on trust."""
+    batch.validate(full=True)
+    return name_classes(batch)
 
 
 def _slice(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -450,18 +454,23 @@ def name_classes(batch: pa.RecordBatch) -> pa.RecordBatch:
     except (ValueError, KeyError, TypeError, AttributeError):
         return batch
     columns = [
-        pa.array(
-            [
-                None if index is None or index < 0 else names[name][index]
-                for index in batch.column(name).to_pylist()
-            ],
-            pa.string(),
-        )
-        if name in names
-        else batch.column(name)
-        for name in batch.schema.names
+        _name_values(batch.column(place), names[name]) if name in names else batch.column(place)
+        for place, name in enumerate(batch.schema.names)
     ]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _name_values(column: pa.Array, names: Sequence[str]) -> pa.Array:
+    import pyarrow as pa
+
+    indices = column.to_pylist()
+    largest = max((index for index in indices if index is not None), default=-1)
+    if largest >= len(names):
+        raise InputError(
+            f"A class has number {largest}, but the schema names {len(names)} classes."
+        )
+    named = [None if index is None or index < 0 else names[index] for index in indices]
+    return pa.array(named, pa.string())
 
 
 _FORMATS: Mapping[str, type[FileTable]] = {

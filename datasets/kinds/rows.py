@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from kubeloop.datasets.columns import settle_nulls
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.shards.base import DIGEST, LABEL, SCAN_COLUMNS, SIZE, SPLIT
 from kubeloop.datasets.sources.base import Source, SourceFile
@@ -44,7 +45,7 @@ def read_tables(
         for rows in table.read_batches():
             plain = rows.replace_schema_metadata(None)
             if schema is None:
-                schema, first = _check_names(plain.schema), table.path
+                schema, first = settle_nulls(_check_names(plain.schema)), table.path
             elif plain.schema.names != schema.names:
                 raise InputError(
                     f"{table.path!r} has the columns {plain.schema.names}, {first!r} has"
@@ -81,7 +82,10 @@ def label_texts(rows: pa.RecordBatch, name: str) -> pa.Array:
         column = column.cast(column.type.value_type)
     if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         raise InputError(f"The label column {name!r} holds {column.type}, not classes.")
-    return column.cast(pa.string()).fill_null("")
+    try:
+        return column.cast(pa.string()).fill_null("")
+    except pa.ArrowInvalid as error:
+        raise InputError(f"The label column {name!r} does not hold texts: {error}.") from error
 
 
 def add_scan_columns(

@@ -113,6 +113,8 @@ def _choose(
 def _as_texts(column: pa.Array, name: str) -> pa.Array:
     import pyarrow as pa
 
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise InputError(f"The text column {name!r} holds {column.type}, not text; name another.")
     return column.cast(pa.string()).fill_null("")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.datasets.columns import settle_nulls
+from kubeloop.datasets.columns import RowTypes
 from kubeloop.datasets.sources.base import SOURCES, Source, SourceFile, SourceLimits
 from kubeloop.errors import InputError, MissingDependencyError, TransientError
 from kubeloop.optional_imports import import_from_extra
@@ -133,22 +133,18 @@ def _to_batches(
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
-    schema: pa.Schema | None = None
+    types = RowTypes()
     for rows in partitions:
-        columns = list(zip(*rows, strict=True))
         try:
-            arrays = [
-                pa.array(column, schema.field(place).type if schema else None)
-                for place, column in enumerate(columns)
-            ]
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            arrays = [pa.array(column) for column in zip(*rows, strict=True)]
+            yield types.apply(pa.RecordBatch.from_arrays(arrays, names=list(names)))
+        except (
+            *(pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError),
+            OverflowError,
+        ) as error:
             raise InputError(
                 f"The query's rows change their types: {error}; cast the columns in the query."
             ) from error
-        batch = pa.RecordBatch.from_arrays(arrays, names=list(names))
-        if schema is None:
-            schema = settle_nulls(batch.schema)
-        yield batch.cast(schema)
 
 
 def open_sql(uri: str, limits: SourceLimits) -> Source:  # noqa: ARG001 - nothing to limit

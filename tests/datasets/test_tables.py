@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kubeloop.datasets import Commit, ScanOptions, SplitConfig, open_dataset, tables
+from kubeloop.datasets.sources import sql
 from kubeloop.errors import InputError, TransientError
 
 Rows = list[tuple[str, str]]
@@ -411,3 +412,73 @@ def test_a_query_may_hold_colons(tmp_path: Path, ingest_text: Ingest) -> None:
 def test_a_database_url_without_a_user_is_refused(ingest_text: Ingest) -> None:
     with pytest.raises(InputError, match="'postgresql:///db' names no user"):
         ingest_text("postgresql:///db?table=messages")
+
+
+@pytest.mark.parametrize("form", ["json", "sql"])
+def test_a_fraction_among_whole_numbers_is_not_cut_off(
+    tmp_path: Path, ingest_text: Ingest, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Rows come in batches, and the first says what the columns hold."""
+    monkeypatch.setattr(tables, "_BATCH_ROWS", 10)
+    monkeypatch.setattr(sql, "_BATCH_ROWS", 10)
+    numbers: list[float] = [*range(10), *(n + 0.5 for n in range(10))]
+    if form == "json":
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps({"n": n}) + "\n" for n in numbers))
+        source = str(path)
+    else:
+        with sqlite3.connect(tmp_path / "rows.db") as database:
+            database.execute("create table numbers (n)")
+            database.executemany("insert into numbers values (?)", [(n,) for n in numbers])
+        database.close()
+        source = f"sqlite:///{tmp_path}/rows.db?table=numbers"
+
+    with pytest.raises(InputError, match=r"types.*0\.5.* was truncated"):
+        ingest_text(source, kind="tabular")
+
+
+def test_a_column_of_json_may_begin_empty(
+    tmp_path: Path, ingest_text: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_BATCH_ROWS", 10)
+    rows = [{"n": n / 2 if n < 30 else n, "note": None if n < 20 else n} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    made = ingest_text(tmp_path / "rows.jsonl", kind="tabular")
+
+    assert dict(made.manifest.schema) == {"n": "double", "note": "string"}
+    assert made.statistics["tabular"]["n"]["max"] == 39
+    assert made.statistics["tabular"]["note"]["missing"] == 20
+
+
+def test_a_parquet_file_of_texts_that_are_no_utf8_is_refused(
+    tmp_path: Path, ingest_text: Ingest
+) -> None:
+    raw = pa.array([b"caf\xe9"] * 20)
+    texts = pa.Array.from_buffers(pa.string(), 20, raw.buffers())
+    pq.write_table(pa.table({"text": texts, "label": ["a", "b"] * 10}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"text": ["a"] * 20, "label": raw}), tmp_path / "l.parquet")
+
+    for kind in ("text_classification", "tabular"):
+        with pytest.raises(InputError, match=r"Failed to read 't\.parquet' .*UTF8"):
+            ingest_text(tmp_path / "t.parquet", kind=kind)
+    with pytest.raises(InputError, match="label column 'label' does not hold texts: Invalid UTF8"):
+        ingest_text(tmp_path / "l.parquet")
+
+
+def test_a_class_number_without_a_name_is_refused(tmp_path: Path, ingest_text: Ingest) -> None:
+    features = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    document = json.dumps({"info": {"features": features}}).encode()
+    table = pa.table({"text": ["x", "y", "z"], "label": [0, 1, 2]})
+    table = table.replace_schema_metadata({b"huggingface": document})
+    pq.write_table(table, tmp_path / "rows.parquet")
+
+    with pytest.raises(InputError, match="class has number 2, but the schema names 2 classes"):
+        ingest_text(tmp_path / "rows.parquet")
+
+
+def test_texts_may_be_categorical(tmp_path: Path, ingest_text: Ingest) -> None:
+    texts = pa.array([f"text {n}" for n in range(20)]).dictionary_encode()
+    pq.write_table(pa.table({"text": texts, "label": ["a", "b"] * 10}), tmp_path / "rows.parquet")
+
+    assert ingest_text(tmp_path / "rows.parquet").num_examples == 20
