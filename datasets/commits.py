@@ -204,16 +204,25 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
-        """Read what `render` wrote."""
-        document = json.loads(data)
-        return cls(
-            **{
-                **document,
-                "notes": tuple(document["notes"]),
-                "findings": tuple(Finding.parse(entry) for entry in document["findings"]),
-                "rejected": tuple(Rejection(**entry) for entry in document["rejected"]),
-            }
-        )
+        """Read what `render` wrote.
+
+        Raises:
+            IntegrityError: It is something else.
+        """
+        try:
+            document = json.loads(data)
+            return cls(
+                **{
+                    **document,
+                    "notes": tuple(document["notes"]),
+                    "findings": tuple(Finding.parse(entry) for entry in document["findings"]),
+                    "rejected": tuple(Rejection(**entry) for entry in document["rejected"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"The record of a dataset commit is damaged: {error!r}."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Record, VersionHash, read_commit
 from kubeloop.datasets.stores import ObjectStore, open_store
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, IntegrityError
 
 LATEST = "latest"
 _HEAD = "head.json"
@@ -59,7 +59,21 @@ def read_head(dataset: ObjectStore) -> str:
     """Return the version hash of the newest commit, or '' where there is none."""
     if not dataset.exists(_HEAD):
         return ""
-    return str(json.loads(dataset.read(_HEAD))["version_hash"])
+    return read_version_hash(dataset, _HEAD)
+
+
+def read_version_hash(dataset: ObjectStore, key: str) -> str:
+    """Return the version hash that an object names.
+
+    Raises:
+        IntegrityError: The object is damaged.
+    """
+    try:
+        return str(json.loads(dataset.read(key))["version_hash"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise IntegrityError(f"{dataset.uri_of(key)} is damaged: {error!r}.") from error
 
 
 def write_head(dataset: ObjectStore, version_hash: str) -> None:
@@ -191,7 +205,7 @@ def recall(dataset: ObjectStore, key: str) -> Commit | None:
     """Return the commit that was remembered under a key, if it is still there."""
     if not dataset.exists(key):
         return None
-    version_hash = json.loads(dataset.read(key))["version_hash"]
+    version_hash = read_version_hash(dataset, key)
     manifest = f"{COMMITS}/{version_hash}.json"
     return read_commit(dataset.uri_of(manifest)) if dataset.exists(manifest) else None
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubeloop.datasets import parts
 from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Shard, dataset_of, read_commit
-from kubeloop.datasets.history import list_hashes, read_head, read_tags, write_head
+from kubeloop.datasets.history import (
+    list_hashes,
+    read_head,
+    read_tags,
+    read_version_hash,
+    write_head,
+)
 from kubeloop.datasets.leases import collecting, taking_turns
 from kubeloop.datasets.reading import Dataset, EncodedImage
 from kubeloop.datasets.stores import ObjectStore
-from kubeloop.errors import InputError
+from kubeloop.errors import InputError, IntegrityError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +185,10 @@ def _read_version(dataset: ObjectStore, key: str) -> str:
     """Return the version hash of the commit that a record, tag or source is about."""
     if not key.startswith("sources/"):
         return key.rpartition("/")[2].removesuffix(".json")
-    document: dict[str, Any] = json.loads(dataset.read(key))  # Any: JSON
-    return str(document.get("version_hash", ""))
+    try:
+        return read_version_hash(dataset, key)
+    except IntegrityError:  # it would recognise nothing
+        return ""
 
 
 def delete_dataset(dataset: ObjectStore) -> Garbage:

@@ -40,7 +40,7 @@ from kubeloop.datasets.leases import (
     taking_turns,
 )
 from kubeloop.datasets.snapshots import take_snapshot
-from kubeloop.errors import InputError, PermanentError, TransientError
+from kubeloop.errors import InputError, IntegrityError, PermanentError, TransientError
 from kubeloop.testing.image_folders import write_image_folder
 
 Make = Callable[..., Commit]
@@ -376,3 +376,15 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(make: Make, store
     commits.unlink()
     commits.with_name("elsewhere").rename(commits)
     assert len(paths(made)) == 80
+
+
+@pytest.mark.parametrize("name", ["head.json", "records/*.json"])
+def test_a_damaged_object_is_said(make: Make, store: str, name: str) -> None:
+    make()
+    path = next((Path(store) / "pets").glob(name))
+    path.write_text('{"version_h')
+
+    with pytest.raises(IntegrityError, match="damaged"):
+        resolve(store, "pets")
+    with pytest.raises(IntegrityError, match="damaged"):
+        read_log(open_named(store, "pets"))
