@@ -402,9 +402,9 @@ def test_long_texts_do_not_swell_the_manifest(tmp_path: Path, ingest_text: Inges
 
 
 def test_a_query_may_hold_colons(tmp_path: Path, ingest_text: Ingest) -> None:
-    rows = [(f"a::b :smile: 12:30 {n}", "ab"[n % 2]) for n in range(40)]
+    rows = [(f"a::b :smile 12:30 {n}", "ab"[n % 2]) for n in range(40)]
     write_sqlite(tmp_path / "rows.db", [*rows, ("other", "a")])
-    query = "SELECT text, label FROM messages WHERE text LIKE 'a::b :smile: 12:30 %25'"
+    query = "SELECT text, label FROM messages WHERE text LIKE 'a::b :smile 12:30 %25'"
 
     assert ingest_text(f"sqlite:///{tmp_path}/rows.db?query={query}").num_examples == 40
 
