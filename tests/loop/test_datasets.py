@@ -1,5 +1,6 @@
 """Datasets on the plane: a source in parts, a table of texts, and what a run still uses."""
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -48,3 +49,16 @@ def test_a_version_that_no_run_uses_any_more_is_deleted_and_its_space_freed(
     assert deleted.code == 0, deleted
     assert laptop.command.call("datasets", "show", "texts").code == 2
     assert freed["num_shards"] == 0
+
+
+def test_a_part_that_fails_ends_the_run_without_a_version(laptop: Laptop) -> None:
+    source = laptop.folder / "broken"
+    shutil.copytree(laptop.images, source)
+    next(source.rglob("*.png")).write_bytes(b"no image")
+    arguments = ("-p", f"source={source}", "-p", "name=broken", "-p", "numbers=[0, 1]")
+
+    failed = laptop.command.call("run", str(IN_PARTS), *arguments, "-p", "count=2")
+
+    assert failed.code == 1
+    assert "cannot be read" in failed.err
+    assert laptop.command.call("datasets", "show", "broken").code == 2
