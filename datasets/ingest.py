@@ -11,10 +11,8 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -25,14 +23,14 @@ from kubeloop.datasets.ingest_config import IngestConfig, Progress, ProgressCall
 from kubeloop.datasets.joining import join
 from kubeloop.datasets.kinds import KINDS, DatasetKind
 from kubeloop.datasets.leases import ingesting, taking_turns
-from kubeloop.datasets.packing import Packing, packers
+from kubeloop.datasets.packing import Packing, disk_errors, packers
 from kubeloop.datasets.scanning import Scan, Spool, deal, reject_unlabelled
 from kubeloop.datasets.shards.base import LABEL, list_digests
 from kubeloop.datasets.sources import Source, open_source
 from kubeloop.datasets.statistics import add_up
 from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.datasets.validation import Validation
-from kubeloop.errors import InputError, PermanentError
+from kubeloop.errors import InputError
 
 _MAX_NAMED = 10
 
@@ -93,7 +91,7 @@ class Ingestion:
                 return known
             manifest, record = self.produce(started_at)
             self.check_unchanged(fingerprint)
-            with taking_turns(self.dataset):
+            with taking_turns(self.dataset), self._disk_errors():
                 base = self._read_base()
                 if base is not None:
                     manifest = join(self.dataset, [base.manifest, manifest])
@@ -126,7 +124,7 @@ class Ingestion:
             PermanentError: There is no room for files on this machine or in the store.
         """
         log = ScanLog()
-        with _disk_errors(self.config), Spool.temporary() as spool, Spool.temporary() as chosen:
+        with self._disk_errors(), Spool.temporary() as spool, Spool.temporary() as chosen:
             scan = self._scan(spool, log)
             if self.config.max_examples_per_class and self.kind.is_labelled:
                 scan, spool = self._sample(spool, scan, into=chosen), chosen
@@ -149,6 +147,9 @@ class Ingestion:
             sample=scan.sample,
         )
         return manifest, self._record(scan, log, created_at=started_at, findings=findings)
+
+    def _disk_errors(self) -> AbstractContextManager[None]:
+        return disk_errors(f"ingest {self.config.source!r}", store=self.config.store)
 
     def check_unchanged(self, fingerprint: str) -> None:
         """Refuse a source whose fingerprint is another one now."""
@@ -239,20 +240,6 @@ class Ingestion:
             num_rejected=log.num_corrupt + log.num_ignored,
             rejected=(*log.corrupt, *log.ignored)[:MAX_LISTED],
         )
-
-
-@contextmanager
-def _disk_errors(config: IngestConfig) -> Iterator[None]:
-    """Translate what goes wrong with the files of an ingestion, such as a disk that is full."""
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise PermanentError(
-            f"Failed to ingest {config.source!r}: {reason}; rows are noted below"
-            f" {tempfile.gettempdir()!r} (set TMPDIR for another place) and shards are written to"
-            f" {config.store!r}."
-        ) from error
 
 
 def check_classes(kind: DatasetKind, labels: Sequence[str], *, source_uri: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubeloop.datasets.commits import Manifest, Shard
 from kubeloop.datasets.kinds import sort_labels
@@ -13,7 +18,13 @@ from kubeloop.datasets.shards.base import DIGEST, LABEL
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _SAMPLE_SIZE = 10
+_NUM_FILES = 64
+_KEY_BYTES = 16
 
 
 def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
@@ -66,37 +77,86 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
 
 def _find_repeated(
     dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard], *, known: Sequence[Shard]
-) -> Counter[tuple[str, bytes]]:
-    """Count the examples of `shards` that `known` has too, in whichever split.
+) -> Counter[bytes]:
+    """Count the examples of `shards` that `known` has too, in whichever split, by their key.
 
-    Memory grows with the number of examples in `shards`, not with those in `known`.
+    Memory grows with the number of those alone.
     """
+    import numpy as np
+
+    found: Counter[bytes] = Counter()
     if not shards or not known:
-        return Counter()
-    counts = Counter(_read_keys(dataset, manifest, shards))
-    found: Counter[tuple[str, bytes]] = Counter()
-    for key in _read_keys(dataset, manifest, known):
-        if found.get(key, 0) < counts.get(key, 0):
-            found[key] += 1
-    return +found
+        return found
+    with KeyFiles.temporary() as new, KeyFiles.temporary() as old:
+        new.add(_read_keys(dataset, manifest, shards))
+        old.add(_read_keys(dataset, manifest, known))
+        for mine, theirs in zip(new.read(), old.read(), strict=True):
+            keys, counts = np.unique(mine, return_counts=True)
+            others, their_counts = np.unique(theirs, return_counts=True)
+            common, places, their_places = np.intersect1d(
+                keys, others, assume_unique=True, return_indices=True
+            )
+            repeated = np.minimum(counts[places], their_counts[their_places])
+            found.update(dict(zip(common.tolist(), repeated.tolist(), strict=True)))
+    return found
 
 
 def _read_keys(
     dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[list[bytes]]:
     for rows in rescan(dataset, manifest, shards):
-        yield from zip(*(rows.column(name).to_pylist() for name in (LABEL, DIGEST)), strict=True)
+        columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
+        yield [_key_of(label, digest) for label, digest in zip(*columns, strict=True)]
+
+
+def _key_of(label: str, digest: bytes) -> bytes:
+    """Return what is the same for examples that are the same; it ends in no zero byte."""
+    return hashlib.sha256(digest + label.encode()).digest()[: _KEY_BYTES - 1] + b"\1"
+
+
+class KeyFiles:
+    """Keys of examples, noted in files so that equal ones meet in one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = [folder / f"{number:02d}" for number in range(_NUM_FILES)]
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[KeyFiles]:
+        """Keep the files for the time of the context."""
+        with tempfile.TemporaryDirectory(prefix="kubeloop-join-") as folder:
+            yield cls(Path(folder))
+
+    def add(self, batches: Iterable[Sequence[bytes]]) -> None:
+        """Note keys."""
+        import numpy as np
+
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("ab")) for path in self._paths]
+            for keys in batches:
+                records = np.frombuffer(b"".join(keys), f"S{_KEY_BYTES}")
+                places = np.frombuffer(b"".join(keys), np.uint8)[::_KEY_BYTES] % _NUM_FILES
+                for place in np.unique(places).tolist():
+                    files[place].write(records[places == place].tobytes())
+
+    def read(self) -> Iterator[NDArray[np.bytes_]]:
+        """Yield the keys of each file."""
+        import numpy as np
+
+        for path in self._paths:
+            yield np.fromfile(path, f"S{_KEY_BYTES}")
 
 
 def _drop(
-    dataset: ObjectStore, manifest: Manifest, shard: Shard, repeated: Counter[tuple[str, bytes]]
+    dataset: ObjectStore, manifest: Manifest, shard: Shard, repeated: Counter[bytes]
 ) -> Sequence[Shard]:
     """Return shards with the examples of one but for the repeated, which are counted down."""
 
     def is_new(label: str, digest: bytes) -> bool:
-        if repeated[label, digest] < 1:
+        key = _key_of(label, digest)
+        if repeated[key] < 1:
             return True
-        repeated[label, digest] -= 1
+        repeated[key] -= 1
         return False
 
     kept = rewrite(dataset, manifest, [shard], keep=is_new)

@@ -9,6 +9,7 @@ adding to a small dataset rewrites little, and a big one has few files.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from kubeloop.datasets.kinds.base import DatasetKind
 from kubeloop.datasets.shards.base import LABEL, SIZE, ShardFormat, ShardWriter, list_digests
 from kubeloop.datasets.sources.base import Source
 from kubeloop.datasets.stores import ObjectStore
+from kubeloop.errors import PermanentError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -270,6 +272,24 @@ class Packing:
         from kubeloop.datasets.shards.parquet import ParquetShardWriter
 
         return ParquetShardWriter(file, describe=self._kind.describe)
+
+
+@contextmanager
+def disk_errors(what: str, *, store: str) -> Iterator[None]:
+    """Translate what goes wrong with files of this machine, such as a disk that is full.
+
+    Args:
+        what: What fails then, as in "Failed to …".
+        store: Where shards go.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise PermanentError(
+            f"Failed to {what}: {reason}; rows are noted below {tempfile.gettempdir()!r} (set"
+            f" TMPDIR for another place) and shards are written to {store!r}."
+        ) from error
 
 
 @contextmanager

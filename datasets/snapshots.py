@@ -21,6 +21,7 @@ from kubeloop.datasets.commits import (
 )
 from kubeloop.datasets.joining import join, order_shards
 from kubeloop.datasets.leases import ingesting
+from kubeloop.datasets.packing import disk_errors
 from kubeloop.datasets.rewriting import rewrite
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
@@ -54,7 +55,7 @@ def take_snapshot(
     dataset = dataset_of(first.uri)
     kept = frozenset(labels or known)
     # Shards that it writes, and that nothing names yet, are no garbage meanwhile.
-    with ingesting(dataset):
+    with ingesting(dataset), disk_errors("take a snapshot", store=dataset.uri):
         for commit in commits:
             key = "/".join(commit.uri.rsplit("/", 2)[1:])
             if not dataset.exists(key):

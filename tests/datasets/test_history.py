@@ -1,4 +1,6 @@
+import resource
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -388,3 +390,39 @@ def test_a_damaged_object_is_said(make: Make, store: str, name: str) -> None:
         resolve(store, "pets")
     with pytest.raises(IntegrityError, match="damaged"):
         read_log(open_named(store, "pets"))
+
+
+def test_what_a_dataset_has_is_counted_once_however_often_a_source_repeats_it(
+    tmp_path: Path, ingest_text: Make
+) -> None:
+    rows = [f"text {n},{'ab'[n % 2]}" for n in range(200)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    ingest_text(tmp_path / "rows.csv")
+    more = [*rows[:50], rows[0], rows[0], "text 1,a", *(f"more {n},c" for n in range(30))]
+    (tmp_path / "more.csv").write_text("\n".join(["text,label", *more]))
+
+    both = ingest_text(tmp_path / "more.csv", extend=True)
+
+    dataset = open_dataset(both.uri)
+    read = Counter(
+        f"{row.text},{both.labels[row.class_index]}"
+        for split in dataset.splits
+        for row in dataset.split(split)
+    )
+    extra = Counter([rows[0], rows[0], "text 1,a", *(f"more {n},c" for n in range(30))])
+    assert read == Counter(rows) + extra
+
+
+def test_a_full_disk_is_said_of_snapshots(tmp_path: Path, ingest_text: Make) -> None:
+    lines = [f"text {n},{'ab'[n % 2]}" for n in range(3000)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]))
+    made = ingest_text(tmp_path / "rows.csv")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(PermanentError, match="Failed to take a snapshot: File too large"):
+            take_snapshot([made], labels=["a"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert take_snapshot([made], labels=["a"]).num_examples == 1500
