@@ -112,9 +112,20 @@ def open_tables(
             f"The source {source.uri!r} holds no table; give .csv, .tsv, .jsonl, .parquet or"
             " .arrow files, compressed ones unpacked."
         )
+    if not options.as_text:
+        _settle_all([table for table in tables if isinstance(table, CsvTable)])
     if len(readable) == 1 and not PurePosixPath(readable[0].path).parent.name:
         tables[0].split = ""
     return tables
+
+
+def _settle_all(tables: Sequence[CsvTable]) -> None:
+    """Give CSV files the types that the rows of all of them have."""
+    types: Mapping[str, pa.DataType] = {}
+    for table in tables:
+        types = table.settle_types(types)
+    for table in tables:
+        table.types = types
 
 
 _SILENT = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
@@ -174,8 +185,6 @@ class FileTable(Table):
 
     def read_batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows."""
-        if not self._file.num_bytes:
-            raise InputError(f"The file {self.path!r} in {self._source.uri!r} is empty.")
         with self._errors():
             yield from self._read(self._source.local_path(self.path))
 
@@ -183,6 +192,8 @@ class FileTable(Table):
     def _errors(self) -> Iterator[None]:
         import pyarrow as pa
 
+        if not self._file.num_bytes:
+            raise InputError(f"The file {self.path!r} in {self._source.uri!r} is empty.")
         try:
             yield
         except InputError:
@@ -206,17 +217,25 @@ class FileTable(Table):
 class CsvTable(FileTable):
     """A CSV or TSV file."""
 
+    types: Mapping[str, pa.DataType] = {}
+    """Types of columns, where they are settled."""
+
+    def settle_types(self, known: Mapping[str, pa.DataType]) -> Mapping[str, pa.DataType]:
+        """Return types that all rows have, here and in the files whose types are known."""
+        with self._errors():
+            path = self._source.local_path(self.path)
+            names, is_header = self._find_names(path)
+            open_reader = partial(self._open_reader, path, names=names, is_header=is_header)
+            return _settle_types(names, lambda types: open_reader(types=types), known=known)
+
     def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         names, is_header = self._find_names(path)
-        open_reader = partial(self._open_reader, path, names=names, is_header=is_header)
-        types: dict[str, pa.DataType] = {}
-        if self._options.as_text:
-            types = dict.fromkeys(names, pa.string())
-        elif self._file.num_bytes > BLOCK_BYTES:
-            types = _settle_types(names, lambda types: open_reader(types=types))
-        with open_reader(types=types, handle_invalid=self._reject_row) as reader:
+        types = dict.fromkeys(names, pa.string()) if self._options.as_text else self.types
+        with self._open_reader(
+            path, names=names, is_header=is_header, types=types, handle_invalid=self._reject_row
+        ) as reader:
             yield from reader
 
     @contextmanager
@@ -308,15 +327,17 @@ class CsvTable(FileTable):
 def _settle_types(
     names: Sequence[str],
     open_reader: Callable[[Mapping[str, pa.DataType]], AbstractContextManager[Any]],
+    *,
+    known: Mapping[str, pa.DataType],
 ) -> dict[str, pa.DataType]:
-    """Find types that all rows of a long file have: Arrow looks at its first block alone.
+    """Find types that all rows of a file have: Arrow by itself looks at its first block alone.
 
     Raises:
         ArrowInvalid: The file is no CSV.
     """
     import pyarrow as pa
 
-    types: dict[str, pa.DataType] = {}
+    types, first = dict(known), pa.schema([])
     while True:
         try:
             with open_reader(types) as reader:
@@ -328,13 +349,13 @@ def _settle_types(
             if found is None:
                 raise
             name = names[int(found[1])]
-            kind = types.get(name, first.field(name).type)
+            kind = types[name] if name in types else first.field(name).type
             if pa.types.is_null(kind):
                 types[name] = pa.int64()
             else:
                 types[name] = pa.float64() if pa.types.is_integer(kind) else pa.string()
         else:
-            return dict(zip(first.names, first.types, strict=True))
+            return types | dict(zip(first.names, first.types, strict=True))
 
 
 def _without_mark(encoding: str) -> str:

@@ -352,6 +352,22 @@ def test_the_types_of_a_long_file_are_those_of_all_its_rows(
     assert made.statistics["tabular"]["rare"]["missing"] == 500
 
 
+def test_the_types_of_several_files_are_those_of_all_their_rows(
+    tmp_path: Path, ingest_text: Ingest
+) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    numbers = {"a": "1", "b": "2.5", "c": "", "d": "3"}
+    for name, number in numbers.items():
+        lines = [f"{number},{n},{'ab'[n % 2]}" for n in range(20)]
+        (folder / f"{name}.csv").write_text("\n".join(["x,n,label", *lines]))
+
+    made = ingest_text(folder, kind="tabular")
+
+    assert dict(made.manifest.schema) == {"x": "double", "n": "int64", "label": "string"}
+    assert made.statistics["tabular"]["x"]["missing"] == 20
+
+
 def test_columns_of_one_name_are_refused(tmp_path: Path, ingest_text: Ingest) -> None:
     column = pa.array(["a", "b"])
     table = pa.table([column, column, column], names=["text", "label", "label"])
