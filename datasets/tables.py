@@ -345,7 +345,7 @@ def _settle_types(
                 for _ in reader:
                     pass
         except pa.ArrowInvalid as error:
-            found = re.search(r"column #(\d+): .*conversion error to ", str(error))
+            found = re.search(r"column #(\d+): .*conversion error to (?!string)", str(error))
             if found is None:
                 raise
             name = names[int(found[1])]
@@ -355,7 +355,9 @@ def _settle_types(
             else:
                 types[name] = pa.float64() if pa.types.is_integer(kind) else pa.string()
         else:
-            return types | dict(zip(first.names, first.types, strict=True))
+            # NB: Arrow takes what is no UTF-8 for bytes; as texts it is refused.
+            found_types = (pa.string() if pa.types.is_binary(t) else t for t in first.types)
+            return types | dict(zip(first.names, found_types, strict=True))
 
 
 def _without_mark(encoding: str) -> str:

@@ -352,6 +352,19 @@ def test_the_types_of_a_long_file_are_those_of_all_its_rows(
     assert made.statistics["tabular"]["rare"]["missing"] == 500
 
 
+@pytest.mark.parametrize("num_rows", [2, 5000, 400_000])
+@pytest.mark.parametrize("kind", ["text_classification", "tabular"])
+def test_a_wrong_encoding_is_said_wherever_it_begins(
+    tmp_path: Path, ingest_text: Ingest, num_rows: int, kind: str
+) -> None:
+    lines = [f"text {n},{'ab'[n % 2]}" for n in range(num_rows)]
+    text = "\n".join(["text,label", *lines, "café,a", "thé,b"])
+    (tmp_path / "rows.csv").write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(InputError, match="the file is not utf-8; give its encoding"):
+        ingest_text(tmp_path / "rows.csv", kind=kind)
+
+
 def test_the_types_of_several_files_are_those_of_all_their_rows(
     tmp_path: Path, ingest_text: Ingest
 ) -> None:
