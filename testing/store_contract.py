@@ -56,6 +56,12 @@ class StoreContract:
 
         assert not store.exists("a")
 
+    def test_nothing_lies_below_an_object(self, store: ObjectStore) -> None:
+        store.write("a", b"1")
+
+        assert list(store.list("a")) == []
+        assert list(store.list_folders("a")) == []
+
     def test_keys_are_listed_below_a_folder_in_order(self, store: ObjectStore) -> None:
         for key in ("b/2", "b/10", "bb/1", "a"):
             store.write(key, b"x")

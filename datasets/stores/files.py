@@ -118,7 +118,7 @@ class FileStore(ObjectStore):
 
 def _refuse_unlisted(error: OSError) -> None:
     # NB: without this, a folder that cannot be read looks empty, and what it names like garbage.
-    if not isinstance(error, FileNotFoundError):
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 
