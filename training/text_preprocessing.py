@@ -1,8 +1,8 @@
 """From a text to the numbers of its features.
 
 A text is words; a word is itself and its character n-grams, its pieces. Beside those come the pairs
-of neighbouring words, and of words that stand near each other, in order and in any order. A feature
-is a string, and its number is a hash of it: no vocabulary has to be built, kept or loaded, and a
+of neighbouring words, in order, and of words that stand near each other, in any order. A feature is
+a string, and its number is a hash of it: no vocabulary has to be built, kept or loaded, and a
 misspelt or new word still shares most of its pieces with the ones that were seen.
 """
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_VERSION = 1
+_VERSION = 2
 _WORD = re.compile(r"\w+|[^\w\s]")
+_DIGITS = re.compile(r"\d+")
 _SHORTEST = 2  # torch.export would take a dimension of 1 for a constant
 FEWEST_PIECES = 3  # and the word apart, of its pieces
 
@@ -40,7 +41,7 @@ class FeatureKind(IntEnum):
     NEIGHBOURS = 2
     """Two words, one after the other."""
     PAIR = 3
-    """Two words that stand near each other."""
+    """Two words that stand near each other, in any order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,9 @@ class TextPreprocessing(Preprocessing):
     """Words that the second word of a pair may stand after the first."""
     longest_text: int = 64
     """Words kept of a text."""
+    masks_numbers: bool = True
+    """Whether a word with digits has a piece more, in which all numbers are one, so that a number
+    that was not seen is still a number."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -95,8 +99,10 @@ class TextPreprocessing(Preprocessing):
         """Read what `render` wrote."""
         settings = dict(document)
         if settings.pop("kind") != "text" or settings.pop("version") != _VERSION:
-            raise ValueError(f"it is not of kind 'text', version {_VERSION}.")
-        return cls(**{name: int(value) for name, value in settings.items()})
+            raise ValueError(f"it is not of kind 'text', version {_VERSION}; train the model anew.")
+        masks_numbers = bool(settings.pop("masks_numbers"))
+        sizes = {name: int(value) for name, value in settings.items()}
+        return cls(masks_numbers=masks_numbers, **sizes)
 
     def render(self) -> dict[str, Any]:
         """Write for a model package."""
@@ -137,6 +143,9 @@ class TextPreprocessing(Preprocessing):
 
     def _cut(self, word: str) -> tuple[int, ...]:
         pieces = [self._number(FeatureKind.WORD, crc32(word.encode()))]
+        if self.masks_numbers and _DIGITS.search(word):
+            masked = "#" + _DIGITS.sub("0", word)
+            pieces.append(self._number(FeatureKind.LETTERS, crc32(masked.encode())))
         bounded = f" {word} "
         for length in range(self.shortest_piece, self.longest_piece + 1):
             for start in range(len(bounded) - length + 1):
@@ -148,17 +157,15 @@ class TextPreprocessing(Preprocessing):
 
     def _pair(self, words: Sequence[str]) -> Iterator[int]:
         encoded = [word.encode() for word in words]
-        # NB: the checksum of a pair goes on from that of its first word and the sign between them.
-        ordered = [crc32(word + b" ") for word in encoded]
-        unordered = [crc32(word + b"&") for word in encoded]
         for index, first in enumerate(words):
             for other in range(index + 1, min(index + 1 + self.window, len(words))):
-                checksum = crc32(encoded[other], ordered[index])
                 if other == index + 1:
-                    yield self._number(FeatureKind.NEIGHBOURS, checksum)
-                yield self._number(FeatureKind.PAIR, checksum)
+                    yield self._join(FeatureKind.NEIGHBOURS, b" ", encoded[index], encoded[other])
                 low, high = (index, other) if first < words[other] else (other, index)
-                yield self._number(FeatureKind.PAIR, crc32(encoded[high], unordered[low]))
+                yield self._join(FeatureKind.PAIR, b"&", encoded[low], encoded[high])
+
+    def _join(self, kind: FeatureKind, sign: bytes, first: bytes, second: bytes) -> int:
+        return self._number(kind, crc32(first + sign + second))
 
 
 def pad_features(texts: Sequence[TextFeatures]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -83,7 +83,7 @@ class TextModelConfig:
     """Units of the hidden layer, to which the views add up."""
     dropout: float = 0.35
     """Share of hidden numbers that are left out, in training."""
-    min_count: int = 3
+    min_count: int = 2
     """Training texts in which a feature must occur to have an embedding."""
 
     def __post_init__(self) -> None:

@@ -134,12 +134,31 @@ def test_features_are_the_same_on_every_machine() -> None:
     assert preprocessing.extract("hello, world") == features
 
 
+def test_neighbours_have_an_order_and_other_pairs_have_none() -> None:
+    there, back = (TextPreprocessing().extract(text) for text in ("to boston", "boston to"))
+
+    both = set(there.pairs) & set(back.pairs)
+    assert {TextPreprocessing().kind_of(number) for number in both} == {FeatureKind.PAIR}
+    assert len(there.pairs) == len(back.pairs) == 2
+
+
+def test_numbers_share_a_piece() -> None:
+    def share(first: str, second: str, *, masks_numbers: bool) -> int:
+        preprocessing = TextPreprocessing(masks_numbers=masks_numbers)
+        pieces = (preprocessing.extract(word).pieces[0] for word in (first, second))
+        return len(set.intersection(*map(set, pieces)))
+
+    assert share("45", "0", masks_numbers=True) == share("15th", "2nd", masks_numbers=False) + 1
+    assert share("15th", "8th", masks_numbers=True) == share("15th", "8th", masks_numbers=False) + 1
+    assert share("15th", "8", masks_numbers=True) == share("a", "b", masks_numbers=True) == 0
+
+
 def test_settings_travel_with_the_model() -> None:
-    preprocessing = TextPreprocessing(hash_bits=12, window=3)
+    preprocessing = TextPreprocessing(hash_bits=12, window=3, masks_numbers=False)
 
     assert parse_preprocessing(preprocessing.render()) == preprocessing
     with pytest.raises(InputError, match="Unknown preprocessing"):
-        parse_preprocessing({**preprocessing.render(), "version": 2})
+        parse_preprocessing({**preprocessing.render(), "version": 1})
     with pytest.raises(InputError, match="Unknown preprocessing"):
         parse_preprocessing({**preprocessing.render(), "surprise": 2})
     with pytest.raises(InputError, match="A text is not UTF-8"):
@@ -158,6 +177,7 @@ def test_no_feature_is_number_zero() -> None:
     ("arguments", "message"),
     [
         (["--architecture", "lstm"], None),
+        (["--masks_numbers", "perhaps"], None),
         (["--num_heads", "5"], "word_size must be a multiple of num_heads"),
         (["--word_dropout", "1"], "word_dropout must be from 0.0 to 0.95"),
         (["--hash_bits", "2"], "hash_bits must be from 8 to 24"),

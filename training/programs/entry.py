@@ -81,8 +81,12 @@ def add_fields(parser: argparse.ArgumentParser, config: object) -> None:
     for field in fields(config):  # type: ignore[arg-type]  # a dataclass
         default = getattr(config, field.name)
         choices = [str(choice) for choice in type(default)] if _is_choice(default) else None
+        is_bool = isinstance(default, bool)
         parser.add_argument(
-            f"--{field.name}", type=type(default), default=default, metavar=_join(choices)
+            f"--{field.name}",
+            type=parse_bool if is_bool else type(default),
+            default=default,
+            metavar="true|false" if is_bool else _join(choices),
         )
 
 

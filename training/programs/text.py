@@ -52,6 +52,7 @@ DEFAULT_LOOP = LoopConfig(
     epochs=8,
     weight_decay=0.01,
     warm_up=0.1,
+    label_smoothing=0.05,
     selection=Selection.LAST,
 )
 
