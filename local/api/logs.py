@@ -83,7 +83,9 @@ class PodLogs:
         status = container_status(pod, container)
         restarts = int(status.get("restartCount", 0))
         if options.previous:
-            restarts -= 1
+            # NB: while a container waits to be started again, its last life is the previous one.
+            is_waiting = "waiting" in (status.get("state") or {}) and bool(status.get("lastState"))
+            restarts -= not is_waiting
             if restarts < 0:
                 raise refusals.bad_request(
                     f'previous terminated container "{container}" in pod '

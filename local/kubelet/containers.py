@@ -100,8 +100,6 @@ class ContainerRunner:
             self._process.send_signal(signal.SIGKILL)
 
     async def _run_once(self) -> None:
-        if self.record.has_run:
-            self.record.restart_count += 1
         self._ending.clear()
         process = await self._start()
         if process is None:
@@ -124,10 +122,12 @@ class ContainerRunner:
 
     async def _start(self) -> Process | None:
         """Start the process as soon as all it needs is there; None if it cannot or must not."""
+        # NB: as long as the status tells of the life before, its count and its log are that one's.
+        restart_count = self.record.restart_count + self.record.has_run
         log = self._node.log(
             self._pod.pod["metadata"]["uid"],
             container=self.record.name,
-            restart_count=self.record.restart_count,
+            restart_count=restart_count,
         )
         # NB: there is one if the control plane was killed before it could note that it had started.
         log.unlink(missing_ok=True)
@@ -136,6 +136,7 @@ class ContainerRunner:
                 spec = await self._pod.build_spec(self._container, log)
                 process = await self._node.processes.start(spec)
             except StartError as error:
+                self.record.restart_count = restart_count
                 self._refuse(str(error))
                 return None
             except (InputError, MissingReferenceError) as error:
@@ -145,6 +146,7 @@ class ContainerRunner:
             else:
                 digest = hashlib.sha256(f"{log}:{process.pid}:{process.started_at}".encode())
                 self.record.container_id = CONTAINER_ID_SCHEME + digest.hexdigest()
+                self.record.restart_count = restart_count
                 return process
             await self._pause(_RETRY_SECONDS)
         return None

@@ -67,6 +67,17 @@ def test_the_log_before_a_restart_is_the_previous_one(tmp_path: Path) -> None:
         logs.read(build_pod(), LogOptions(previous=True))
 
 
+def test_the_last_life_of_a_container_that_waits_to_be_started_again_is_the_previous_one(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "first\n")
+    pod = build_pod(state={"waiting": {"reason": "CrashLoopBackOff"}})
+    pod["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 1}}
+    logs = PodLogs(tmp_path)
+    assert logs.read(pod, LogOptions(previous=True)) == b"first\n"
+    assert logs.read(pod, LogOptions()) == b"first\n"
+
+
 def test_a_container_that_has_written_nothing_has_an_empty_log(tmp_path: Path) -> None:
     assert PodLogs(tmp_path).read(build_pod(), LogOptions()) == b""
 

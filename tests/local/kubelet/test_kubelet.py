@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubeloop.local.api.resources import PODS
+from kubeloop.local.api.resources import CONFIG_MAPS, PODS
 from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
 from kubeloop.local.kubelet.pod_files import COMPLETE_ANNOTATION
 from kubeloop.local.kubelet.warm_parent import WarmConfig
@@ -132,6 +132,39 @@ def test_pod_waits_for_its_config_map(tmp_path: Path) -> None:
 
         assert waiting["state"]["waiting"]["message"] == 'configmap "settings" not found'
         assert phase(pod) == "Succeeded"
+        assert await cluster.log("painter") == "red\n"
+
+    play(tmp_path, scenario)
+
+
+def test_the_last_life_counts_until_the_next_begins(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        settings = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "settings", "namespace": "default"},
+            "data": {"color": "red"},
+        }
+        container = {
+            "name": "main",
+            "image": "x",
+            "command": ["sh", "-c", "echo $COLOR; until [ -e ../go ]; do sleep 0.01; done; exit 1"],
+            "env": [
+                {
+                    "name": "COLOR",
+                    "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}},
+                }
+            ],
+        }
+        await cluster.client.create(settings)
+        pod = await cluster.create("painter", containers=[container], restartPolicy="OnFailure")
+        await cluster.wait("painter", lambda pod: "running" in _state(pod))
+        await cluster.client.delete(CONFIG_MAPS, "settings", namespace="default")
+        (cluster.state / "pods" / pod["metadata"]["uid"] / "go").touch()
+        waiting = container_status(await cluster.wait("painter", _has_config_error))
+
+        assert waiting["restartCount"] == 0
+        assert waiting["lastState"]["terminated"]["containerID"] == waiting["containerID"]
         assert await cluster.log("painter") == "red\n"
 
     play(tmp_path, scenario)
