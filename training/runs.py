@@ -13,8 +13,8 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from kubeflow.training.constants import constants
 from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
 from kubeloop.interruption import undo_when_interrupted
 from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
+from kubeloop.training.job_logs import JobLogs, Life, LogLine
 from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.replica_ends import (
     EXIT_EVENT,
@@ -108,16 +109,18 @@ def run_training_job(
         TransientError: The Kubernetes API does not answer.
         InputError: The job's name is taken by another pipeline run, or by a job built otherwise.
     """
+    client = client or TrainingClient()
     run = _Run(
         job=job,
-        client=client or TrainingClient(),
+        client=client,
         watch=watch or WatchConfig(),
         on_log=on_log,
         on_metrics=on_metrics,
         clock=clock,
         sleep=sleep,
+        logs=JobLogs(client.core_api, namespace=str(job.metadata.namespace)),
     )
-    with undo_when_interrupted(run.delete, also_on=(_GivenUpError,)):
+    with closing(run.logs), undo_when_interrupted(run.delete, also_on=(_GivenUpError,)):
         run.ensure()
         return run.wait()
 
@@ -135,10 +138,10 @@ class _Run:
     on_metrics: Callable[[Mapping[str, float]], None]
     clock: Callable[[], float]
     sleep: Callable[[float], None]
+    logs: JobLogs
     metrics: list[Mapping[str, float]] = field(default_factory=list)
     uid: str = ""
-    num_lines_seen: dict[str, int] = field(default_factory=dict)
-    tails: dict[str, tuple[str, deque[str]]] = field(default_factory=dict)
+    tails: dict[str, tuple[Life, deque[str]]] = field(default_factory=dict)
     """Pod to the life of it that was followed last, and the end of what it printed."""
     uids: dict[str, set[str]] = field(default_factory=dict)
     restart_counts: dict[str, int] = field(default_factory=dict)
@@ -255,9 +258,10 @@ class _Run:
             raise PermanentError(f"{self.where} was deleted while it ran.")
         pods = self._list_pods()
         succeeded = _condition(job, constants.JOB_CONDITION_SUCCEEDED) is not None
-        self._follow_log(pods, is_final=succeeded)
+        failed = _condition(job, constants.JOB_CONDITION_FAILED)
+        self._follow_logs(pods, is_final=bool(succeeded or failed))
         self._count_restarts(pods)
-        if failed := _condition(job, constants.JOB_CONDITION_FAILED):
+        if failed:
             raise PermanentError(f"{self.where} failed{self._describe_failure(pods, failed)}")
         if _condition(job, _SUSPENDED):
             self._notice(f"{self.where} is suspended: it waits to be resumed, as by Kueue.")
@@ -283,37 +287,29 @@ class _Run:
     def _owns(self, pod: Any) -> bool:  # Any: the client's V1Pod
         return any(owner.uid == self.uid for owner in pod.metadata.owner_references or ())
 
-    def _read_log(self, **selection: Any) -> dict[str, str]:  # Any: the client's own arguments
-        try:
-            with translate_errors(f"read the log of {self.where}"):
-                logs, _ = self.client.get_job_logs(self.name, namespace=self.namespace, **selection)
-        except KubeloopError:
-            return {}  # A pod between two lives has no log; the next look reads it.
-        return dict(logs)
-
-    def _follow_log(self, pods: Sequence[Any], *, is_final: bool = False) -> None:
-        """Pass on what rank 0 printed since the last look."""
-        lives = {pod.metadata.name: f"{pod.metadata.uid}/{count_restarts(pod)}" for pod in pods}
+    def _follow_logs(self, pods: Sequence[Any], *, is_final: bool) -> None:
         # NB: any worker of an elastic job may be rank 0, and only that one prints metrics.
-        for pod, text in self._read_log(is_master=not self.is_elastic).items():
-            if pod not in lives:
-                continue
-            # NB: unless the job has ended, the last line may still be being written.
-            lines = text.splitlines() if is_final else text.split("\n")[:-1]
-            life = lives[pod]
-            for line in lines[self.num_lines_seen.get(life, 0) :]:
-                self.on_log(line)
-                self._keep_tail(pod, life, line)
-                if found := parse_metrics(line):
-                    self.metrics.append(found)
-                    self.on_metrics(found)
-            self.num_lines_seen[life] = max(len(lines), self.num_lines_seen.get(life, 0))
+        followed = [pod for pod in pods if self.is_elastic or _is_master(pod)]
+        if is_final:
+            limit = self.watch.unavailable_seconds
+            self._pass_on(self.logs.follow_to_end(followed, timeout_seconds=limit))
+        else:
+            self._pass_on(self.logs.follow(followed))
 
-    def _keep_tail(self, pod: str, life: str, line: str) -> None:
-        if self.tails.get(pod, ("",))[0] != life:
-            self.tails[pod] = (life, deque(maxlen=_NUM_TAIL_LINES))
-        if line.strip():
-            self.tails[pod][1].append(line)
+    def _pass_on(self, lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            self.on_log(line.text)
+            self._keep_tail(line)
+            if found := parse_metrics(line.text):
+                self.metrics.append(found)
+                self.on_metrics(found)
+
+    def _keep_tail(self, line: LogLine) -> None:
+        pod = line.life.pod
+        if pod not in self.tails or self.tails[pod][0] != line.life:
+            self.tails[pod] = (line.life, deque(maxlen=_NUM_TAIL_LINES))
+        if line.text.strip():
+            self.tails[pod][1].append(line.text)
 
     def _count_restarts(self, pods: Sequence[Any]) -> None:
         for pod in pods:
@@ -396,6 +392,10 @@ class _Run:
 def _condition(job: KubeflowOrgV1PyTorchJob, kind: str) -> Any:  # Any: the SDK's condition or None
     conditions = (job.status.conditions if job.status else None) or ()
     return next((c for c in conditions if c.type == kind and c.status == "True"), None)
+
+
+def _is_master(pod: Any) -> bool:  # Any: the client's V1Pod
+    return bool(pod.metadata.labels.get(constants.JOB_ROLE_LABEL) == constants.JOB_ROLE_MASTER)
 
 
 def _run_of(job: KubeflowOrgV1PyTorchJob) -> str:

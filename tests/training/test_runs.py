@@ -155,6 +155,92 @@ def test_lines_arrive_while_the_job_runs(on_cluster: OnCluster) -> None:
     on_cluster(test)
 
 
+def test_each_line_is_asked_for_once(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        gate, num_looks, reads = cluster.folder / "gate", 0, []
+        code = (
+            "import pathlib, time\nprint('waiting', flush=True)\n"
+            f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)\nprint('done')"
+        )
+        core = cluster.client.core_api
+        read = core.read_namespaced_pod_log
+
+        def count(*arguments: Any, **options: Any) -> Any:
+            reads.append(options)
+            return read(*arguments, **options)
+
+        def open_gate_after_some_looks(seconds: float) -> None:
+            nonlocal num_looks
+            num_looks += "waiting" in cluster.log
+            if num_looks == 5:
+                gate.touch()
+            time.sleep(seconds)
+
+        core.read_namespaced_pod_log = count
+        cluster.run(cluster.build(code), sleep=open_gate_after_some_looks)
+
+        assert cluster.log == ["waiting", "done"]
+        assert len(reads) == 1
+
+    on_cluster(test)
+
+
+def test_lines_of_a_life_that_ended_between_two_looks_are_not_lost(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        marker, gate = cluster.folder / "marker", cluster.folder / "gate"
+        code = (
+            f"import os, pathlib, time\nmarker = pathlib.Path({str(marker)!r})\n"
+            "if not marker.exists():\n    marker.touch()\n"
+            "    print('first', flush=True)\n    os.kill(os.getpid(), 9)\n"
+            "print('second', flush=True)\n"
+            f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+        )
+        config = cluster.build(code, restart_policy=RestartPolicy.ON_FAILURE)
+        cluster.create(config)
+
+        def is_started_again() -> bool:
+            statuses = [pod.status.container_statuses for pod in cluster.client.get_job_pods("job")]
+            return any(s[0].restart_count == 1 and s[0].state.running for s in statuses if s)
+
+        def go_on(line: str) -> None:
+            cluster.log.append(line)
+            if line == "second":
+                gate.touch()
+
+        cluster.wait_for(is_started_again)
+        cluster.run(config, on_log=go_on)
+
+        assert cluster.log[1:] == ["first", "second"]
+
+    on_cluster(test)
+
+
+def test_the_last_words_of_a_pod_that_is_deleted_are_not_lost(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        marker = cluster.folder / "marker"
+        code = (
+            f"import pathlib, signal, sys, time\nmarker = pathlib.Path({str(marker)!r})\n"
+            "def stop(*_):\n    print('last words', flush=True)\n    sys.exit(143)\n"
+            "if not marker.exists():\n    marker.touch()\n"
+            "    signal.signal(signal.SIGTERM, stop)\n"
+            "    print('started', flush=True)\n    time.sleep(600)\nprint('again')"
+        )
+
+        def delete(line: str) -> None:
+            cluster.log.append(line)
+            if line == "started":
+                before = cluster.pods()
+                cluster.client.core_api.delete_namespaced_pod("job-master-0", "default")
+                cluster.wait_for(lambda: cluster.pods() not in ({}, before))
+
+        run = cluster.run(cluster.build(code), on_log=delete)
+
+        assert cluster.log == ["started", "last words", "again"]
+        assert run.num_restarts == 1
+
+    on_cluster(test)
+
+
 def test_a_failure_names_the_rank_and_the_end_of_its_log(on_cluster: OnCluster) -> None:
     def test(cluster: Cluster) -> None:
         code = (
