@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -128,3 +131,21 @@ def test_torchrun_ends_as_the_process_that_matters() -> None:
     assert choose_exit_code([138, -9]) == 138
     assert choose_exit_code([-9]) == 137
     assert choose_exit_code([143]) == 143
+
+
+@pytest.mark.parametrize(
+    ("epochs", "exit_code", "message"),
+    [("many", 2, "error: argument --epochs: invalid int value"), ("0", 1, "error: epochs must be")],
+)
+def test_wrong_arguments_are_not_tried_again(epochs: str, exit_code: int, message: str) -> None:
+    program = ["-m", "kubeloop.training.programs.image", "--dataset", "any", "--epochs", epochs]
+
+    run = subprocess.run(
+        [sys.executable, "-m", "kubeloop.training.launch", *program],
+        env={**os.environ, "PET_MAX_RESTARTS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert run.returncode == exit_code
+    assert run.stderr.count(message) == 1
