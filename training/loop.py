@@ -190,6 +190,11 @@ class TrainingLoop:
             f"epoch={self._epoch} {_render(values)} examples_per_second={rate:.1f}"
             f" eta_seconds={left:.0f}"
         )
+        if not scores.is_finite:
+            self._print(
+                f"Epoch {self._epoch} cannot be the best one: on the validation data its loss is"
+                f" {scores.loss}; lower learning_rate (now {self._config.learning_rate!r})."
+            )
         self._save()
         self._stop_if_asked(is_saved=True)
         return scores

@@ -31,8 +31,13 @@ class Scores:
         """Compare by accuracy, then by loss; a model that answers no numbers is worse than any."""
         return self._rank() > other._rank()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the model answers numbers, so that the loss is one."""
+        return math.isfinite(self.loss)
+
     def _rank(self) -> tuple[bool, float, float]:
-        return math.isfinite(self.loss), self.accuracy, -self.loss
+        return self.is_finite, self.accuracy, -self.loss
 
 
 class BestEpoch:

@@ -39,6 +39,7 @@ def build_loop(
     config: LoopConfig = CONFIG,
     report: Callable[[str], None] | None = None,
     train: Blobs | None = None,
+    validation: Blobs | None = None,
     **settings: Any,
 ) -> TrainingLoop:
     return TrainingLoop(
@@ -46,7 +47,7 @@ def build_loop(
         config,
         world=World(),
         train=train or Blobs(50),
-        validation=Blobs(21),
+        validation=validation or Blobs(21),
         report=report or lines.append,
         **settings,
     )
@@ -55,6 +56,19 @@ def build_loop(
 def losses(lines: list[str]) -> list[float]:
     found = [parse_metrics(line) for line in lines]
     return [metrics["train_loss"] for metrics in found if "train_loss" in metrics]
+
+
+def test_a_validation_loss_that_is_not_a_number_is_spoken_of() -> None:
+    broken, lines = Blobs(21), list[str]()
+    broken.points[7] = float("nan")
+
+    build_loop(build_module(), lines, validation=broken).run()
+
+    assert [line for line in lines if "cannot be" in line] == [
+        f"Epoch {epoch} cannot be the best one: on the validation data its loss is nan; lower"
+        " learning_rate (now 0.02)."
+        for epoch in (1, 2, 3, 4)
+    ]
 
 
 def test_training_learns() -> None:
