@@ -6,7 +6,7 @@ differ in their resources alone have different jobs, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,11 @@ def merge_hyperparameters(
                 f" here, {value!r}; give it there."
             )
     return restore_integers({**given, **best, **own})
+
+
+def list_variants(variants: Sequence[str], served: str) -> tuple[str, ...]:
+    """Return the variants of a model, that which will be served among them."""
+    return tuple(dict.fromkeys([*variants, *([served] if served else [])]))
 
 
 def describe_job(step: Step, **settings: Any) -> TrainingJobConfig:  # Any: fields of the job

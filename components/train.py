@@ -20,6 +20,7 @@ def train_model(
     code: str = "",
     trial: str = "",
     variants: list = [],  # type: ignore[type-arg]  # noqa: B006
+    serve_variant: str = "",
     variant_tolerance: float = 0.01,
     num_workers: int = 2,
     processes_per_worker: int = 1,
@@ -50,6 +51,8 @@ def train_model(
         trial: Katib trial that `best_parameters` come from, for lineage.
         variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which is
             quantised. Each is checked against the original on the validation split.
+        serve_variant: The one that will be served, as `deploy_model` is told; the package holds it
+            whether or not `variants` names it. Empty: the original.
         variant_tolerance: Accuracy on that split that a variant may lose; beyond it the step fails.
         num_workers: Replicas of the PyTorchJob, the master included.
         processes_per_worker: Processes in each replica.
@@ -86,7 +89,7 @@ def train_model(
         )
         job = jobs.describe_job(
             step, program=program, code_uri=code, dataset_uri=dataset.uri,
-            hyperparameters=settings, variants=tuple(variants),
+            hyperparameters=settings, variants=jobs.list_variants(variants, serve_variant),
             variant_tolerance=variant_tolerance, num_workers=num_workers,
             processes_per_worker=processes_per_worker, cpu=cpu, memory=memory, num_gpus=num_gpus,
             **parse_job_options(job_options),

@@ -86,7 +86,8 @@ def image_classification(
         epochs: Epochs of the training with the best hyperparameters.
         variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which
             is quantised.
-        serve_variant: The one of them that is judged and served; empty: the original.
+        serve_variant: The one that is judged and served, whether or not `variants` names it; empty:
+            the original.
         num_workers: Replicas of the training job.
         num_gpus: GPUs of a replica.
         job_options: What else the training jobs are to have, such as node selectors, volumes or a
@@ -135,6 +136,7 @@ def image_classification(
         epochs=epochs,
         code=code,
         variants=variants,
+        serve_variant=serve_variant,
         num_workers=num_workers,
         num_gpus=num_gpus,
         job_options=job_options,

@@ -85,7 +85,8 @@ def text_classification(
         epochs: Epochs of the training with the best hyperparameters.
         variants: Other forms of the model that its package also holds: `onnx`, and `int8`, which
             is quantised.
-        serve_variant: The one of them that is judged and served; empty: the original.
+        serve_variant: The one that is judged and served, whether or not `variants` names it; empty:
+            the original.
         num_workers: Replicas of the training job.
         cpu: CPU of a replica, as a Kubernetes quantity.
         num_gpus: GPUs of a replica.
@@ -137,6 +138,7 @@ def text_classification(
         program="text",
         code=code,
         variants=variants,
+        serve_variant=serve_variant,
         num_workers=num_workers,
         cpu=cpu,
         num_gpus=num_gpus,

@@ -6,6 +6,7 @@ import pytest
 
 from kubeloop.components.jobs import (
     drop_checkpoints,
+    list_variants,
     merge_hyperparameters,
     place_job,
     place_search,
@@ -72,6 +73,12 @@ def test_epochs_among_hyperparameters_are_not_silently_overruled() -> None:
         merge_hyperparameters({"epochs": 3}, {}, epochs=15, seed=0)
 
     assert merge_hyperparameters({"epochs": 15}, {"epochs": 5}, epochs=15, seed=0)["epochs"] == 15
+
+
+def test_the_variant_that_will_be_served_is_made_whether_or_not_it_is_named() -> None:
+    assert list_variants([], "") == ()
+    assert list_variants(["onnx"], "int8") == ("onnx", "int8")
+    assert list_variants(["onnx"], "onnx") == ("onnx",)
 
 
 def test_checkpoints_of_a_finished_training_do_not_stay(tmp_path: Path) -> None:

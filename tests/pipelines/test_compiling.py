@@ -44,3 +44,13 @@ def test_steps_that_look_or_act_outside_never_come_from_the_cache(pipeline: str)
         run_id = tasks[name]["inputs"]["parameters"]["run_id"]
         assert run_id == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
         assert "enableCache" not in tasks[name]["cachingOptions"]
+
+
+@pytest.mark.parametrize("pipeline", ["image_classification", "text_classification", "retrain"])
+def test_the_variant_that_is_judged_and_served_is_trained(pipeline: str) -> None:
+    spec = read_package(COMPILED / f"{pipeline}.yaml").spec
+    tasks = spec["root"]["dag"]["tasks"]
+
+    given = {"componentInputParameter": "serve_variant"}
+    assert tasks["train-model"]["inputs"]["parameters"]["serve_variant"] == given
+    assert tasks["evaluate-model"]["inputs"]["parameters"]["variant"] == given
