@@ -20,6 +20,7 @@ _RETRYABLE = frozenset({138, 143})
 _ERROR = "error: "
 _TORCHRUN = re.compile(r"^[A-Z]\d{4} \S+ \d+ torch/distributed/|^error: processes ended with ")
 _LOST_PEER = "error: Lost another process of the job"
+_OOM_KILLED = "OOMKilled"
 _UNSAID = ("", "Error", "Completed")
 _TRANSIENT_WAITS = ("ContainerCreating", "PodInitializing")
 
@@ -49,13 +50,17 @@ class ReplicaEnd:
         reason = "" if self.reason in _UNSAID else f" ({self.reason})"
         program = constants.PYTORCHJOB_CONTAINER
         where = "" if self.container == program else f", init container {self.container}"
-        silent = "its log is gone with it" if self.is_lost else "it printed nothing"
-        cause = find_cause(log) if log else silent
         tail = "\n".join(["", "The last lines of its log:", *log]) if log else ""
         return (
             f": rank {self.rank}, pod {self.pod}{where}, exited with code"
-            f" {self.exit_code}{reason}: {cause}{tail}"
+            f" {self.exit_code}{reason}: {self._find_cause(log)}{tail}"
         )
+
+    def _find_cause(self, log: Sequence[str]) -> str:
+        if self.reason == _OOM_KILLED:
+            return "it took more memory than its limit; raise memory, or lower batch_size"
+        silent = "its log is gone with it" if self.is_lost else "it printed nothing"
+        return find_cause(log) if log else silent
 
 
 def find_cause(log: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from kubeloop.training.placement import (
     VolumeConfig,
     VolumeKind,
 )
-from kubeloop.training.replica_ends import find_cause
+from kubeloop.training.replica_ends import ReplicaEnd, find_cause
 from kubeloop.training.runs import (
     TrainingRun,
     WatchConfig,
@@ -607,6 +607,15 @@ def test_an_api_that_is_down_is_worth_another_try(on_cluster: OnCluster) -> None
 )
 def test_the_cause_of_an_end_is_what_the_program_said(log: list[str], cause: str) -> None:
     assert find_cause(log) == cause
+
+
+def test_a_program_that_took_too_much_memory_says_what_to_change() -> None:
+    end = ReplicaEnd(pod="job-master-0", rank=0, exit_code=137, reason="OOMKilled")
+
+    assert end.render(["epoch=1"]) == (
+        ": rank 0, pod job-master-0, exited with code 137 (OOMKilled): it took more memory than its"
+        " limit; raise memory, or lower batch_size\nThe last lines of its log:\nepoch=1"
+    )
 
 
 @pytest.mark.parametrize(
