@@ -8,22 +8,19 @@ is killed leaves the job running, and its retry finds it.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubeflow.training import KubeflowOrgV1PyTorchJob, TrainingClient
 from kubeflow.training.constants import constants
 
-from kubeloop.errors import InputError, KubeloopError, PermanentError, TransientError
+from kubeloop.errors import InputError, PermanentError, TransientError
 from kubeloop.interruption import undo_when_interrupted
-from kubeloop.sdk_errors import MissingObjectError, ObjectConflictError, translate_errors
+from kubeloop.training.cluster_jobs import NUM_TAIL_LINES, ClusterJob, find_condition
 from kubeloop.training.job_logs import JobLogs, Life, LogLine
 from kubeloop.training.metric_lines import parse_metrics
 from kubeloop.training.replica_ends import (
@@ -36,12 +33,7 @@ from kubeloop.training.replica_ends import (
     find_obstacles,
 )
 
-SPECIFICATION_ANNOTATION = "kubeloop.dev/specification"
-"""Digest of what a job was created as; what it became since, such as resumed, changes nothing."""
-_RUN_LABEL = "pipeline/runid"
 _SUSPENDED = "Suspended"
-_NUM_TAIL_LINES = 20
-_MAX_READ_LINES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,18 +102,18 @@ def run_training_job(
         InputError: The job's name is taken by another pipeline run, or by a job built otherwise.
     """
     client = client or TrainingClient()
+    cluster_job = ClusterJob(job=job, client=client)
     run = _Run(
-        job=job,
-        client=client,
+        job=cluster_job,
         watch=watch or WatchConfig(),
         on_log=on_log,
         on_metrics=on_metrics,
         clock=clock,
         sleep=sleep,
-        logs=JobLogs(client.core_api, namespace=str(job.metadata.namespace)),
+        logs=JobLogs(client.core_api, namespace=cluster_job.namespace),
     )
-    with closing(run.logs), undo_when_interrupted(run.delete, also_on=(_GivenUpError,)):
-        run.ensure()
+    with closing(run.logs), undo_when_interrupted(cluster_job.delete, also_on=(_GivenUpError,)):
+        cluster_job.ensure(on_log=on_log, pause=run.pause)
         return run.wait()
 
 
@@ -131,8 +123,7 @@ class _GivenUpError(PermanentError):
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    job: KubeflowOrgV1PyTorchJob
-    client: TrainingClient
+    job: ClusterJob
     watch: WatchConfig
     on_log: Callable[[str], None]
     on_metrics: Callable[[Mapping[str, float]], None]
@@ -140,97 +131,15 @@ class _Run:
     sleep: Callable[[float], None]
     logs: JobLogs
     metrics: list[Mapping[str, float]] = field(default_factory=list)
-    uid: str = ""
     tails: dict[str, tuple[Life, deque[str]]] = field(default_factory=dict)
     """Pod to the life of it that was followed last, and the end of what it printed."""
     uids: dict[str, set[str]] = field(default_factory=dict)
     restart_counts: dict[str, int] = field(default_factory=dict)
     notices: set[str] = field(default_factory=set)
 
-    @property
-    def name(self) -> str:
-        return str(self.job.metadata.name)
-
-    @property
-    def namespace(self) -> str:
-        return str(self.job.metadata.namespace)
-
-    @property
-    def is_elastic(self) -> bool:
-        return self.job.spec.elastic_policy is not None
-
-    @property
-    def where(self) -> str:
-        return f"{self.job.kind} {self.namespace}/{self.name}"
-
-    def ensure(self) -> None:
-        """Create the job, or take the one that is there."""
-        found = self._find()
-        if found is not None:
-            self._check_run(found)
-            if _condition(found, constants.JOB_CONDITION_FAILED):
-                self.on_log(f"{self.where} has failed before; it is started anew.")
-                self.delete()
-                self._wait_until_gone()
-                found = None
-            else:
-                self.on_log(f"{self.where} is there already; its log follows from the beginning.")
-        if found is None:
-            found = self._create()
-        self._check_run(found)
-        self._check_specification(found)
-        self.uid = str(found.metadata.uid)
-
-    def _check_run(self, found: KubeflowOrgV1PyTorchJob) -> None:
-        ours, theirs = (_run_of(job) for job in (self.job, found))
-        if ours != theirs:
-            raise InputError(
-                f"{self.where} belongs to pipeline run {theirs!r}, not {ours!r}; choose another"
-                " name."
-            )
-
-    def _check_specification(self, found: KubeflowOrgV1PyTorchJob) -> None:
-        """Refuse to take another job's result for this one's; jobs of others carry no digest."""
-        digest = (found.metadata.annotations or {}).get(SPECIFICATION_ANNOTATION)
-        if digest not in (None, self._digest()):
-            raise InputError(
-                f"{self.where} is there already, and was built otherwise; delete it, or choose"
-                " another name."
-            )
-
-    def _digest(self) -> str:
-        from kubernetes.client import ApiClient
-
-        spec = ApiClient().sanitize_for_serialization(self.job.spec)
-        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-
-    def _create(self) -> KubeflowOrgV1PyTorchJob:
-        job = copy.copy(self.job)
-        job.metadata = copy.copy(job.metadata)
-        annotations = job.metadata.annotations or {}
-        job.metadata.annotations = {**annotations, SPECIFICATION_ANNOTATION: self._digest()}
-        with suppress(ObjectConflictError), translate_errors(f"create {self.where}"):
-            self.client.create_job(job, namespace=self.namespace)
-        found = self._find()
-        if found is None:
-            raise PermanentError(f"{self.where} was deleted as soon as it was created.")
-        return found
-
-    def _find(self) -> KubeflowOrgV1PyTorchJob | None:
-        try:
-            with translate_errors(f"read {self.where}"):
-                return self.client.get_job(self.name, namespace=self.namespace)
-        except MissingObjectError:
-            return None
-
-    def _wait_until_gone(self) -> None:
-        while self._find() is not None:
-            self.sleep(self.watch.poll_seconds)
-
-    def delete(self) -> None:
-        """Delete the job, where it is still there."""
-        with suppress(MissingObjectError), translate_errors(f"delete {self.where}"):
-            self.client.delete_job(self.name, namespace=self.namespace)
+    def pause(self) -> None:
+        """Wait until the job is worth another look."""
+        self.sleep(self.watch.poll_seconds)
 
     def wait(self) -> TrainingRun:
         """Watch the job until it has succeeded."""
@@ -246,50 +155,41 @@ class _Run:
             limit = self.watch.timeout_seconds
             if limit is not None and self.clock() - started > limit:
                 raise _GivenUpError(
-                    f"{self.where} did not finish in {limit:g} seconds and was deleted."
+                    f"{self.job.where} did not finish in {limit:g} seconds and was deleted."
                     f"{self._describe_pods()}{self._describe_log()}"
                 )
-            self.sleep(self.watch.poll_seconds)
+            self.pause()
 
     def _look(self) -> bool:
         """Look once; True when the job has succeeded."""
-        job = self._find()
-        if job is None or job.metadata.uid != self.uid:
-            raise PermanentError(f"{self.where} was deleted while it ran.")
-        pods = self._list_pods()
-        succeeded = _condition(job, constants.JOB_CONDITION_SUCCEEDED) is not None
-        failed = _condition(job, constants.JOB_CONDITION_FAILED)
+        found = self.job.find()
+        if found is None or found.metadata.uid != self.job.uid:
+            raise PermanentError(f"{self.job.where} was deleted while it ran.")
+        pods = self.job.list_pods()
+        succeeded = find_condition(found, constants.JOB_CONDITION_SUCCEEDED) is not None
+        failed = find_condition(found, constants.JOB_CONDITION_FAILED)
         self._follow_logs(pods, is_final=bool(succeeded or failed))
         self._count_restarts(pods)
         if failed:
-            raise PermanentError(f"{self.where} failed{self._describe_failure(pods, failed)}")
-        if _condition(job, _SUSPENDED):
-            self._notice(f"{self.where} is suspended: it waits to be resumed, as by Kueue.")
+            raise PermanentError(f"{self.job.where} failed{self._describe_failure(pods, failed)}")
+        if find_condition(found, _SUSPENDED):
+            self._notice(f"{self.job.where} is suspended: it waits to be resumed, as by Kueue.")
         for pod in pods:
-            for obstacle in (*find_obstacles(pod), *self._list_failed_mounts(pod)):
+            for obstacle in (*find_obstacles(pod), *self.job.list_failed_mounts(pod)):
                 self._notice(f"Pod {pod.metadata.name} waits: {obstacle.rstrip('.')}.")
         return succeeded
 
     def _finish(self) -> TrainingRun:
         return TrainingRun(
-            name=self.name,
-            namespace=self.namespace,
+            name=self.job.name,
+            namespace=self.job.namespace,
             metrics=tuple(self.metrics),
             num_restarts=self._num_restarts(),
         )
 
-    def _list_pods(self) -> Sequence[Any]:
-        with translate_errors(f"list the pods of {self.where}"):
-            pods = self.client.get_job_pods(self.name, namespace=self.namespace)
-        # NB: pods of a job that this one replaces may still be on their way out.
-        return [pod for pod in pods if self._owns(pod)]
-
-    def _owns(self, pod: Any) -> bool:  # Any: the client's V1Pod
-        return any(owner.uid == self.uid for owner in pod.metadata.owner_references or ())
-
     def _follow_logs(self, pods: Sequence[Any], *, is_final: bool) -> None:
         # NB: any worker of an elastic job may be rank 0, and only that one prints metrics.
-        followed = [pod for pod in pods if self.is_elastic or _is_master(pod)]
+        followed = [pod for pod in pods if self.job.is_elastic or _is_master(pod)]
         if is_final:
             limit = self.watch.unavailable_seconds
             self._pass_on(self.logs.follow_to_end(followed, timeout_seconds=limit))
@@ -307,7 +207,7 @@ class _Run:
     def _keep_tail(self, line: LogLine) -> None:
         pod = line.life.pod
         if pod not in self.tails or self.tails[pod][0] != line.life:
-            self.tails[pod] = (line.life, deque(maxlen=_NUM_TAIL_LINES))
+            self.tails[pod] = (line.life, deque(maxlen=NUM_TAIL_LINES))
         if line.text.strip():
             self.tails[pod][1].append(line.text)
 
@@ -317,7 +217,7 @@ class _Run:
             self.restart_counts[pod.metadata.uid] = count_restarts(pod)
         if self._num_restarts() > self.watch.max_restarts:
             raise _GivenUpError(
-                f"{self.where} was restarted more than {self.watch.max_restarts} times and was"
+                f"{self.job.where} was restarted more than {self.watch.max_restarts} times and was"
                 " deleted; its program is killed again and again, for want of memory perhaps"
                 f"{self._describe_end(pods) or '.'}"
             )
@@ -332,17 +232,17 @@ class _Run:
             self.on_log(notice)
 
     def _describe_pods(self) -> str:
-        phases = [f"{pod.metadata.name} is {pod.status.phase}" for pod in self._list_pods()]
+        phases = [f"{pod.metadata.name} is {pod.status.phase}" for pod in self.job.list_pods()]
         return " ".join(["", f"Its pods: {'; '.join(phases) or 'none'}.", *sorted(self.notices)])
 
     def _describe_log(self) -> str:
         """Return the end of what was followed, below a sentence."""
-        lines = [line for _, tail in self.tails.values() for line in tail][-_NUM_TAIL_LINES:]
+        lines = [line for _, tail in self.tails.values() for line in tail][-NUM_TAIL_LINES:]
         return "\n".join(["", "The last lines of its log:", *lines]) if lines else ""
 
     def _describe_failure(self, pods: Sequence[Any], failed: Any) -> str:
         """Say why the job failed, in the rest of a sentence."""
-        if any(not end.is_consequence for end in find_ends(pods, is_elastic=self.is_elastic)):
+        if any(not end.is_consequence for end in find_ends(pods, is_elastic=self.job.is_elastic)):
             return self._describe_end(pods)
         said = str(failed.message).rstrip(".")
         end = self._describe_end(pods) or f".{self._describe_pods()}{self._describe_log()}"
@@ -350,53 +250,19 @@ class _Run:
 
     def _describe_end(self, pods: Sequence[Any]) -> str:
         """Say which replica ended how, in the rest of a sentence, and the end of its log."""
-        ends = find_ends(pods, is_elastic=self.is_elastic)
+        ends = find_ends(pods, is_elastic=self.job.is_elastic)
         if all(end.is_consequence for end in ends):
-            events = self._list_events(self.uid, EXIT_EVENT)
-            ends += find_lost_ends(events, self.name, is_elastic=self.is_elastic)
+            events = self.job.list_events(self.job.uid, EXIT_EVENT)
+            ends += find_lost_ends(events, self.job.name, is_elastic=self.job.is_elastic)
         end = choose_end(ends)
         return "" if end is None else end.render(self._read_tail(end))
-
-    def _list_failed_mounts(self, pod: Any) -> list[str]:  # Any: the client's V1Pod
-        """Say which volumes a pod lacks: its status holds nothing of that."""
-        if pod.status.phase != "Pending":
-            return []
-        return [event.message for event in self._list_events(pod.metadata.uid, "FailedMount")]
-
-    def _list_events(self, uid: str, reason: str) -> Sequence[Any]:
-        selector = f"involvedObject.uid={uid},reason={reason}"
-        with suppress(KubeloopError), translate_errors(f"list the events of {self.where}"):
-            return list(
-                self.client.core_api.list_namespaced_event(
-                    self.namespace, field_selector=selector
-                ).items
-            )
-        return ()
 
     def _read_tail(self, end: ReplicaEnd) -> list[str]:
         """Return the last lines of a replica's log; of one that is gone, those that were seen."""
         if end.is_lost:
             return list(self.tails.get(end.pod, ("", ()))[1])
-        text = ""
-        with suppress(KubeloopError), translate_errors(f"read the log of {end.pod}"):
-            text = self.client.core_api.read_namespaced_pod_log(
-                end.pod,
-                self.namespace,
-                container=end.container,
-                previous=end.is_previous,
-                tail_lines=_MAX_READ_LINES,
-            )
-        return [line for line in text.splitlines() if line.strip()][-_NUM_TAIL_LINES:]
-
-
-def _condition(job: KubeflowOrgV1PyTorchJob, kind: str) -> Any:  # Any: the SDK's condition or None
-    conditions = (job.status.conditions if job.status else None) or ()
-    return next((c for c in conditions if c.type == kind and c.status == "True"), None)
+        return self.job.read_log_tail(end.pod, container=end.container, is_previous=end.is_previous)
 
 
 def _is_master(pod: Any) -> bool:  # Any: the client's V1Pod
     return bool(pod.metadata.labels.get(constants.JOB_ROLE_LABEL) == constants.JOB_ROLE_MASTER)
-
-
-def _run_of(job: KubeflowOrgV1PyTorchJob) -> str:
-    return str((job.metadata.labels or {}).get(_RUN_LABEL, ""))
