@@ -71,15 +71,12 @@ def train_model(
         timeout_seconds: Time after which the step gives up.
         store: URI of the model store; empty: below the pipeline root.
     """
-    from pathlib import Path
-
     from kubeloop.components import jobs
-    from kubeloop.components.descriptions import describe_model, summarize_model
     from kubeloop.components.progress import print_line
     from kubeloop.components.steps import open_step
+    from kubeloop.components.training import describe_training
     from kubeloop.training.job_options import parse_job_options
     from kubeloop.training.jobs import PyTorchJobBuilder
-    from kubeloop.training.learning_curves import render_learning_curves
     from kubeloop.training.package import publish
     from kubeloop.training.runs import WatchConfig, run_training_job
 
@@ -101,11 +98,8 @@ def train_model(
         done = run_training_job(PyTorchJobBuilder().build(config), watch=watch, on_log=print_line)
         model.uri = publish(config.model_uri, step.store("models", store))
         jobs.drop_checkpoints(config)
-    model.metadata.update(describe_model(model.uri, config=config, dataset=dataset, trial=trial))
-    curves = render_learning_curves(
-        config.name, done.metrics, facts=summarize_model(model.metadata)
-    )
-    Path(learning_curves.path).write_text(curves, encoding="utf-8")
-    for metric, value in done.final_metrics.items():
-        metrics.log_metric(metric, value)
+    describe_training(
+        done, dataset, config=config, trial=trial, model=model, metrics=metrics,
+        learning_curves=learning_curves,
+    )  # fmt: skip
     return (config.name,)
