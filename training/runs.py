@@ -133,7 +133,9 @@ class _Run:
     metrics: list[Mapping[str, float]] = field(default_factory=list)
     tails: dict[str, tuple[Life, deque[str]]] = field(default_factory=dict)
     """Pod to the life of it that was followed last, and the end of what it printed."""
-    uids: dict[str, set[str]] = field(default_factory=dict)
+    uids: dict[str, str] = field(default_factory=dict)
+    """Pod to the uid that it had last; of a job that is suspended no pod is missed."""
+    num_recreated: int = 0
     restart_counts: dict[str, int] = field(default_factory=dict)
     notices: set[str] = field(default_factory=set)
 
@@ -174,6 +176,7 @@ class _Run:
             raise PermanentError(f"{self.job.where} failed{self._describe_failure(pods, failed)}")
         if find_condition(found, _SUSPENDED):
             self._notice(f"{self.job.where} is suspended: it waits to be resumed, as by Kueue.")
+            self.uids.clear()
         for pod in pods:
             for obstacle in (*find_obstacles(pod), *self.job.list_failed_mounts(pod)):
                 self._notice(f"Pod {pod.metadata.name} waits: {obstacle.rstrip('.')}.")
@@ -213,8 +216,10 @@ class _Run:
 
     def _count_restarts(self, pods: Sequence[Any]) -> None:
         for pod in pods:
-            self.uids.setdefault(pod.metadata.name, set()).add(pod.metadata.uid)
-            self.restart_counts[pod.metadata.uid] = count_restarts(pod)
+            name, uid = pod.metadata.name, pod.metadata.uid
+            self.num_recreated += self.uids.get(name, uid) != uid
+            self.uids[name] = uid
+            self.restart_counts[uid] = count_restarts(pod)
         if self._num_restarts() > self.watch.max_restarts:
             raise _GivenUpError(
                 f"{self.job.where} was restarted more than {self.watch.max_restarts} times and was"
@@ -223,8 +228,7 @@ class _Run:
             )
 
     def _num_restarts(self) -> int:
-        recreated = sum(len(uids) - 1 for uids in self.uids.values())
-        return recreated + sum(self.restart_counts.values())
+        return self.num_recreated + sum(self.restart_counts.values())
 
     def _notice(self, notice: str) -> None:
         if notice not in self.notices:

@@ -568,6 +568,34 @@ def test_a_suspended_job_says_that_it_waits(on_cluster: OnCluster) -> None:
     on_cluster(test)
 
 
+def test_a_job_that_gave_way_to_another_was_not_restarted(on_cluster: OnCluster) -> None:
+    def test(cluster: Cluster) -> None:
+        def suspend(value: bool) -> None:
+            cluster.client.update_job(
+                KubeflowOrgV1PyTorchJob(spec={"runPolicy": {"suspend": value}}), "job"
+            )
+
+        marker = cluster.folder / "marker"
+        code = (
+            f"import pathlib, time\nmarker = pathlib.Path({str(marker)!r})\n"
+            "if not marker.exists():\n    marker.touch()\n"
+            "    print('started', flush=True)\n    time.sleep(600)\n" + EPOCHS
+        )
+
+        def give_way(line: str) -> None:
+            if line == "started":
+                suspend(True)
+            if "is suspended" in line:
+                cluster.wait_for(lambda: not cluster.pods())
+                suspend(False)
+
+        run = cluster.run(cluster.build(code), on_log=give_way, watch={"max_restarts": 0})
+
+        assert (len(run.metrics), run.num_restarts) == (2, 0)
+
+    on_cluster(test)
+
+
 def test_a_refused_job_carries_the_servers_reason(on_cluster: OnCluster) -> None:
     def test(cluster: Cluster) -> None:
         job = PyTorchJobBuilder().build(cluster.build(EPOCHS))
