@@ -38,10 +38,10 @@ class ProgressPrinter:
             return
         self._stage, self._last = progress.stage, now
         of = f" of {progress.total}" if progress.total else ""
-        print(f"{progress.stage}: {progress.done}{of} examples", flush=True)
+        print_line(f"{progress.stage}: {progress.done}{of} examples")
 
     def tune(self, progress: ExperimentProgress) -> None:
         """Print how far a search is, where that reads differently from the last time."""
         if progress.message != self._message:
             self._message = progress.message
-            print(progress.message, flush=True)
+            print_line(progress.message)
