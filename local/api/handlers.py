@@ -244,6 +244,8 @@ class Handlers:
             follow=query.flag("follow"),
             tail_lines=query.number("tailLines"),
             limit_bytes=query.number("limitBytes"),
+            since=query.since(now=self._api.clock().timestamp()),
+            timestamps=query.flag("timestamps"),
         )
         if not options.follow:
             return Response(self._logs.read(pod, options), media_type="text/plain")

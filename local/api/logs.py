@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from kubeloop.errors import ApiError
 from kubeloop.local.api import refusals
 from kubeloop.local.client import Manifest
+from kubeloop.local.log_times import LineStamper, read_times
 
 _CHUNK = 1 << 16
 _POLL_SECONDS = 0.05
@@ -32,6 +34,10 @@ class LogOptions:
     follow: bool = False
     tail_lines: int | None = None
     limit_bytes: int | None = None
+    since: float | None = None
+    """Seconds since the epoch; what was written before is left out."""
+    timestamps: bool = False
+    """Whether each line begins with when it was written."""
 
 
 class PodLogs:
@@ -49,9 +55,10 @@ class PodLogs:
         path = self._find(pod, options)
         if path is None:
             return b""
+        part = _Part(path, options)
         with path.open("rb") as file:
-            file.seek(_tail_offset(path, options.tail_lines))
-            return file.read() if options.limit_bytes is None else file.read(options.limit_bytes)
+            file.seek(part.offset)
+            return part.render(file.read(-1 if part.left is None else part.left))
 
     async def follow(
         self, pod: Manifest, options: LogOptions, *, is_over: Callable[[], bool]
@@ -64,15 +71,13 @@ class PodLogs:
         path = self._find(pod, options)
         if path is None:
             return
-        left = options.limit_bytes
+        part = _Part(path, options)
         with path.open("rb") as file:
-            file.seek(_tail_offset(path, options.tail_lines))
-            while left is None or left > 0:
+            file.seek(part.offset)
+            while part.left is None or part.left > 0:
                 over = is_over()  # asked before reading, so that the last words are not missed
-                chunk = file.read(_CHUNK if left is None else min(_CHUNK, left))
-                if chunk:
-                    left = None if left is None else left - len(chunk)
-                    yield chunk
+                if chunk := file.read(_CHUNK):
+                    yield part.render(chunk)
                 elif over:
                     return
                 else:
@@ -98,6 +103,29 @@ class PodLogs:
         folder = self._pods_dir / pod["metadata"]["uid"] / "logs" / container
         path = folder / f"{restarts}.log"
         return path if path.is_file() else None
+
+
+class _Part:
+    """The part of a log that is asked for, as it is to be sent."""
+
+    def __init__(self, path: Path, options: LogOptions) -> None:
+        self.offset = _tail_offset(path, options.tail_lines)
+        if options.since is not None:
+            since = read_times(path).find_offset(options.since)
+            self.offset = max(self.offset, _line_offset(path, since))
+        self.left = options.limit_bytes
+        self._stamper: LineStamper | None = None
+        if options.timestamps:
+            self._stamper = LineStamper(read_times(path), offset=self.offset)
+
+    def render(self, chunk: bytes) -> bytes:
+        """Return what is to be sent of the next piece."""
+        if self._stamper is not None:
+            chunk = self._stamper.stamp(chunk, now=time.time())
+        if self.left is not None:
+            chunk = chunk[: self.left]
+            self.left -= len(chunk)
+        return chunk
 
 
 def choose_container(pod: Manifest, asked: str) -> str:
@@ -158,6 +186,14 @@ def _waiting_error(pod: Manifest, container: str, status: Manifest) -> ApiError:
     return refusals.bad_request(
         f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start: {reason}'
     )
+
+
+def _line_offset(path: Path, offset: int) -> int:
+    """Where the line begins that a place in a file is in."""
+    start = max(0, offset - _CHUNK)
+    with path.open("rb") as file:
+        file.seek(start)
+        return start + file.read(offset - start).rfind(b"\n") + 1
 
 
 def _tail_offset(path: Path, lines: int | None) -> int:

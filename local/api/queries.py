@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -59,6 +60,19 @@ class Query:
         if not value.isdecimal():
             raise refusals.bad_request(f"{name}={value!r} must be a whole number from 0 up")
         return int(value)
+
+    def since(self, *, now: float) -> float | None:
+        """When what is asked for begins, in seconds since the epoch; None: at the beginning."""
+        seconds, text = self.number("sinceSeconds"), self.text("sinceTime")
+        if seconds is not None and text:
+            raise refusals.bad_request(
+                "at most one of `sinceTime` or `sinceSeconds` may be specified"
+            )
+        try:
+            moment = datetime.fromisoformat(text).timestamp() if text else None
+        except ValueError:
+            raise refusals.bad_request(f"sinceTime={text!r} must be a time, RFC 3339") from None
+        return moment if seconds is None else now - seconds
 
     @property
     def dry_run(self) -> bool:

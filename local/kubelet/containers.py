@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubeloop.errors import InputError, TransientError
+from kubeloop.local import log_times
 from kubeloop.local.client import Manifest
 from kubeloop.local.kubelet.node import Node
 from kubeloop.local.kubelet.probes import ProbeKind, ProbeTarget, watch_probe
@@ -28,6 +29,7 @@ from kubeloop.local.kubelet.status import (
 )
 
 _RETRY_SECONDS = 1.0
+_NOTE_SECONDS = 1.0
 _NOT_STARTED_EXIT_CODE = 128
 _MAX_MESSAGE_BYTES = 2048
 _MAX_MESSAGE_LINES = 80
@@ -113,24 +115,22 @@ class ContainerRunner:
         self._say("Created", f"Created container: {self.record.name}")
         self._say("Started", f"Started container {self.record.name}")
         self._pod.changed()
+        notes = log_times.LogNotes(self._find_log(self.record.restart_count))
         num_oom_kills = _count_oom_kills()
         async with contextlib.AsyncExitStack() as stack:
-            for work in (self._probe(), self._end_when_asked(process)):
+            for work in (self._probe(), self._end_when_asked(process), self._keep_noting(notes)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             status = await process.wait()
+        self._note(notes)
         self._close(process, status, oom=_count_oom_kills() > num_oom_kills)
 
     async def _start(self) -> Process | None:
         """Start the process as soon as all it needs is there; None if it cannot or must not."""
         # NB: as long as the status tells of the life before, its count and its log are that one's.
         restart_count = self.record.restart_count + self.record.has_run
-        log = self._node.log(
-            self._pod.pod["metadata"]["uid"],
-            container=self.record.name,
-            restart_count=restart_count,
-        )
+        log = self._find_log(restart_count)
         # NB: there is one if the control plane was killed before it could note that it had started.
-        log.unlink(missing_ok=True)
+        log_times.forget(log)
         while not self._stopping.is_set():
             try:
                 spec = await self._pod.build_spec(self._container, log)
@@ -150,6 +150,18 @@ class ContainerRunner:
                 return process
             await self._pause(_RETRY_SECONDS)
         return None
+
+    def _find_log(self, restart_count: int) -> Path:
+        uid = self._pod.pod["metadata"]["uid"]
+        return self._node.log(uid, container=self.record.name, restart_count=restart_count)
+
+    async def _keep_noting(self, notes: log_times.LogNotes) -> None:
+        while True:
+            self._note(notes)
+            await asyncio.sleep(_NOTE_SECONDS)
+
+    def _note(self, notes: log_times.LogNotes) -> None:
+        notes.note(now=self._node.clock().timestamp())
 
     def _refuse(self, message: str) -> None:
         now = self._node.clock().timestamp()
@@ -194,11 +206,7 @@ class ContainerRunner:
         """The end of the log where the container asks for it (FallbackToLogsOnError)."""
         if self._container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
             return ""
-        log = self._node.log(
-            self._pod.pod["metadata"]["uid"],
-            container=self.record.name,
-            restart_count=self.record.restart_count,
-        )
+        log = self._find_log(self.record.restart_count)
         with contextlib.suppress(OSError), log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _MAX_MESSAGE_BYTES))

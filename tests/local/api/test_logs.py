@@ -10,6 +10,8 @@ import pytest
 
 from kubeloop.errors import ApiError
 from kubeloop.local.api.logs import LogOptions, PodLogs, choose_container
+from kubeloop.local.api.queries import Query
+from kubeloop.local.log_times import LogNotes
 
 RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 
@@ -55,6 +57,38 @@ def test_a_limit_cuts_after_so_many_bytes(tmp_path: Path) -> None:
     logs = PodLogs(tmp_path)
     assert logs.read(build_pod(), LogOptions(limit_bytes=3)) == b"a\nb"
     assert logs.read(build_pod(), LogOptions(limit_bytes=2, tail_lines=1)) == b"bc"
+
+
+def test_lines_carry_the_time_at_which_they_were_noted(tmp_path: Path) -> None:
+    notes = LogNotes(write(tmp_path, "one\ntw"))
+    notes.note(now=10.0)
+    write(tmp_path, "one\ntwo\nthree\n")
+    notes.note(now=11.5)
+    options = LogOptions(timestamps=True)
+
+    read = PodLogs(tmp_path).read(build_pod(), options).decode()
+
+    assert read.splitlines() == [
+        "1970-01-01T00:00:10.000000000Z one",
+        "1970-01-01T00:00:10.000000000Z two",
+        "1970-01-01T00:00:11.500000000Z three",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [(9.0, "one\ntwo\nthree\nfour\n"), (11.0, "two\nthree\nfour\n"), (12.0, "four\n")],
+)
+def test_only_what_was_written_since_is_given(tmp_path: Path, since: float, expected: str) -> None:
+    notes = LogNotes(write(tmp_path, "one\ntw"))
+    notes.note(now=10.0)
+    write(tmp_path, "one\ntwo\nthree\n")
+    notes.note(now=11.5)
+    write(tmp_path, "one\ntwo\nthree\nfour\n")
+
+    read = PodLogs(tmp_path).read(build_pod(), LogOptions(since=since)).decode()
+
+    assert read == expected
 
 
 def test_the_log_before_a_restart_is_the_previous_one(tmp_path: Path) -> None:
@@ -116,3 +150,21 @@ def test_a_followed_log_ends_with_the_last_words(tmp_path: Path) -> None:
         return text
 
     assert asyncio.run(asyncio.wait_for(main(), 10)) == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"sinceSeconds": "5", "sinceTime": "2026-01-01T00:00:00Z"}, "at most one of"),
+        ({"sinceTime": "yesterday"}, "sinceTime='yesterday' must be a time, RFC 3339"),
+    ],
+)
+def test_times_that_say_nothing_are_refused(query: dict[str, str], message: str) -> None:
+    with pytest.raises(ApiError, match=message):
+        Query(query).since(now=0.0)
+
+
+def test_seconds_count_back_from_now() -> None:
+    assert Query({"sinceSeconds": "5"}).since(now=12.0) == 7.0
+    assert Query({"sinceTime": "1970-01-01T01:00:05+01:00"}).since(now=12.0) == 5.0
+    assert Query({}).since(now=12.0) is None

@@ -256,6 +256,9 @@ def test_followed_logs_end_with_the_container(tmp_path: Path) -> None:
         watch = kubernetes.watch.Watch()
         lines = list(watch.stream(core.read_namespaced_pod_log, "p", "default"))
         assert lines == ["epoch=1", "epoch=2"]
+        stamped = core.read_namespaced_pod_log("p", "default", timestamps=True, since_seconds=600)
+        assert [line.split("Z ")[1] for line in stamped.splitlines()] == ["epoch=1", "epoch=2"]
+        assert core.read_namespaced_pod_log("p", "default", tail_lines=1) == "epoch=2\n"
         assert running.api.get(PODS, "p", namespace="default").load()["status"] == {
             **status,
             "qosClass": "BestEffort",

@@ -12,6 +12,8 @@ from kubeloop.local.api.resources import CONFIG_MAPS, PODS
 from kubeloop.local.kubelet.kubelet import Kubelet, KubeletConfig
 from kubeloop.local.kubelet.pod_files import COMPLETE_ANNOTATION
 from kubeloop.local.kubelet.warm_parent import WarmConfig
+from kubeloop.local.log_times import read_times
+from kubeloop.local.operators.conditions import parse_time
 from kubeloop.testing.api import memory_api
 from kubeloop.testing.kubelet import (
     Cluster,
@@ -133,6 +135,19 @@ def test_pod_waits_for_its_config_map(tmp_path: Path) -> None:
         assert waiting["state"]["waiting"]["message"] == 'configmap "settings" not found'
         assert phase(pod) == "Succeeded"
         assert await cluster.log("painter") == "red\n"
+
+    play(tmp_path, scenario)
+
+
+def test_when_a_line_was_written_is_noted_to_the_last(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        pod = await cluster.run("hello", "echo", "hello")
+
+        finished = container_status(pod)["state"]["terminated"]["finishedAt"]
+        log = cluster.state / "pods" / pod["metadata"]["uid"] / "logs" / "main" / "0.log"
+        times = read_times(log)
+        assert times.lengths == (len("hello\n"),)
+        assert times.times[0] >= parse_time(finished).timestamp()
 
     play(tmp_path, scenario)
 
