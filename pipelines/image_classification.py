@@ -30,6 +30,7 @@ FAST = {
     "epochs": 1,
     "min_accuracy": 0.0,
     "min_gain": -1.0,
+    "variant_tolerance": 1.0,
 }
 """`kubeloop run --fast`: every step at work within seconds, beside the real data and endpoint."""
 
@@ -55,6 +56,7 @@ def image_classification(
     epochs: int = 15,
     variants: list = [],  # type: ignore[type-arg]  # noqa: B006  # KFP takes the bare class
     serve_variant: str = "",
+    variant_tolerance: float = 0.01,
     num_workers: int = 2,
     num_gpus: int = 0,
     job_options: dict = {},  # type: ignore[type-arg]  # noqa: B006
@@ -88,6 +90,8 @@ def image_classification(
             is quantised.
         serve_variant: The one that is judged and served, whether or not `variants` names it; empty:
             the original.
+        variant_tolerance: Accuracy on the validation split that a variant may lose; beyond it the
+            training fails.
         num_workers: Replicas of the training job.
         num_gpus: GPUs of a replica.
         job_options: What else the training jobs are to have, such as node selectors, volumes or a
@@ -137,6 +141,7 @@ def image_classification(
         code=code,
         variants=variants,
         serve_variant=serve_variant,
+        variant_tolerance=variant_tolerance,
         num_workers=num_workers,
         num_gpus=num_gpus,
         job_options=job_options,

@@ -21,6 +21,7 @@ FAST = {
     "epochs": 1,
     "min_new_accuracy": 0.0,
     "min_gain": -1.0,
+    "variant_tolerance": 1.0,
 }
 """`kubeloop run --fast`: every step at work within seconds, beside the real data and endpoint."""
 
@@ -43,6 +44,7 @@ def retrain(
     epochs: int = 8,
     variants: list = [],  # type: ignore[type-arg]  # noqa: B006
     serve_variant: str = "",
+    variant_tolerance: float = 0.01,
     num_workers: int = 1,
     cpu: str = "2",
     num_gpus: int = 0,
@@ -72,6 +74,8 @@ def retrain(
             is quantised.
         serve_variant: The one that is judged and served, whether or not `variants` names it; empty:
             the original.
+        variant_tolerance: Accuracy on the validation split that a variant may lose; beyond it the
+            training fails.
         num_workers: Replicas of the training job.
         cpu: CPU of a replica, as a Kubernetes quantity.
         num_gpus: GPUs of a replica.
@@ -105,6 +109,7 @@ def retrain(
         code=code,
         variants=variants,
         serve_variant=serve_variant,
+        variant_tolerance=variant_tolerance,
         num_workers=num_workers,
         cpu=cpu,
         num_gpus=num_gpus,

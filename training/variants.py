@@ -158,8 +158,8 @@ def add_variants(
         if not agreement.accuracy >= agreement.original_accuracy - config.tolerance:
             raise PermanentError(
                 f"The variant {variant} loses more than {config.tolerance:g} of accuracy; no model"
-                f" is written: {_describe(agreement)} Leave it out of --variants, or allow more"
-                " with --variant_tolerance."
+                f" is written: {_describe(agreement)} Leave it out of variants, or allow more"
+                " with variant_tolerance."
             )
         report(f"Variant {variant}: {_time_both(original, quick, examples.first())}")
         specs[variant.value] = VariantSpec(file=file.name, metrics=asdict(agreement))

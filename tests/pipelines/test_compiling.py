@@ -52,5 +52,7 @@ def test_the_variant_that_is_judged_and_served_is_trained(pipeline: str) -> None
     tasks = spec["root"]["dag"]["tasks"]
 
     given = {"componentInputParameter": "serve_variant"}
-    assert tasks["train-model"]["inputs"]["parameters"]["serve_variant"] == given
+    trained = tasks["train-model"]["inputs"]["parameters"]
+    assert trained["serve_variant"] == given
+    assert trained["variant_tolerance"] == {"componentInputParameter": "variant_tolerance"}
     assert tasks["evaluate-model"]["inputs"]["parameters"]["variant"] == given
