@@ -3,6 +3,7 @@
 Layout below `<store>/<name>/`:
 
     shards/<sha256>.<tar|parquet>   examples, shared between commits
+    keys/<sha256>                   which examples the shard holds, to compare without reading it
     records/<version hash>.json     origin, message, author, time: what is known about a commit
     commits/<version hash>.json     the manifest: what the commit is
     snapshots/<version hash>.json   the manifest of a selection of commits
@@ -34,7 +35,7 @@ from kubeloop.errors import InputError, IntegrityError
 VersionHash = NewType("VersionHash", str)
 FORMAT = "kubeloop/dataset-commit"
 FORMAT_VERSION = 2
-COMMITS, SNAPSHOTS = "commits", "snapshots"
+COMMITS, SNAPSHOTS, SHARDS, KEYS = "commits", "snapshots", "shards", "keys"
 _OF_THE_FIRST = ("source_uri", "message", "author", "created_at", "parent")
 
 
@@ -52,7 +53,7 @@ class Shard:
     @property
     def key(self) -> str:
         """Key below the dataset's folder."""
-        return f"shards/{self.sha256}.{self.format}"
+        return f"{SHARDS}/{self.sha256}.{self.format}"
 
     @property
     def num_rows(self) -> int:

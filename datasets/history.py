@@ -7,7 +7,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Record, VersionHash, read_commit
+from kubeloop.datasets.commits import (
+    COMMITS,
+    KEYS,
+    SHARDS,
+    SNAPSHOTS,
+    Commit,
+    Record,
+    VersionHash,
+    read_commit,
+)
 from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.errors import InputError, IntegrityError
 
@@ -46,7 +55,7 @@ def _has_remains(store: str, name: str) -> bool:
     root = open_store(store)
     if name not in root.list_folders():
         return False
-    return not {COMMITS, SNAPSHOTS, "shards", "parts"}.isdisjoint(root.list_folders(name))
+    return not {COMMITS, SNAPSHOTS, SHARDS, KEYS, "parts"}.isdisjoint(root.list_folders(name))
 
 
 def list_datasets(store: str) -> list[str]:

@@ -7,9 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from kubeloop.datasets import parts
-from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, Commit, Shard, dataset_of, read_commit
+from kubeloop.datasets.commits import (
+    COMMITS,
+    KEYS,
+    SHARDS,
+    SNAPSHOTS,
+    Commit,
+    Shard,
+    dataset_of,
+    read_commit,
+)
 from kubeloop.datasets.history import (
     list_hashes,
     read_head,
@@ -151,7 +161,7 @@ def collect_garbage(
         garbage = Garbage()
         for key in _find_garbage(dataset, now=now()):
             garbage.keys.append(key)
-            if key.startswith("shards/"):
+            if key.startswith(f"{SHARDS}/"):
                 garbage.num_shards += 1
                 garbage.num_bytes += dataset.size(key)
             if not dry_run:
@@ -168,13 +178,14 @@ def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
         for version_hash in list_hashes(dataset, folder):
             commit = read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
             known.add(version_hash)
-            used |= {s.key for shards in commit.manifest.splits.values() for s in shards}
+            used |= {s.sha256 for shards in commit.manifest.splits.values() for s in shards}
     for key in list(dataset.list(parts.PARTS)):
         if parts.is_waiting(dataset, key, now=now):
             used |= parts.list_shards(dataset, key)
         else:
             yield key
-    yield from (key for key in list(dataset.list("shards")) if key not in used)
+    for folder in (SHARDS, KEYS):
+        yield from (key for key in list(dataset.list(folder)) if PurePath(key).stem not in used)
     for folder in ("records", "tags", "sources"):
         yield from (
             key for key in list(dataset.list(folder)) if _read_version(dataset, key) not in known

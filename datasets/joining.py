@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kubeloop.datasets.commits import Manifest, Shard
-from kubeloop.datasets.kinds import sort_labels
+from kubeloop.datasets.example_keys import (
+    KeyFiles,
+    key_of,
+    list_keys,
+    read_keys,
+    split_keys,
+    write_keys,
+)
+from kubeloop.datasets.kinds import KINDS, sort_labels
 from kubeloop.datasets.rewriting import rescan, rewrite
-from kubeloop.datasets.shards.base import DIGEST, LABEL
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 _SAMPLE_SIZE = 10
-_NUM_FILES = 64
-_KEY_BYTES = 16
 
 
 def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
@@ -88,8 +84,8 @@ def _find_repeated(
     if not shards or not known:
         return found
     with KeyFiles.temporary() as new, KeyFiles.temporary() as old:
-        new.add(_read_keys(dataset, manifest, shards))
-        old.add(_read_keys(dataset, manifest, known))
+        new.add(_read_keys(dataset, manifest, shard) for shard in shards)
+        old.add(_read_keys(dataset, manifest, shard) for shard in known)
         for mine, theirs in zip(new.read(), old.read(), strict=True):
             keys, counts = np.unique(mine, return_counts=True)
             others, their_counts = np.unique(theirs, return_counts=True)
@@ -101,66 +97,31 @@ def _find_repeated(
     return found
 
 
-def _read_keys(
-    dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]
-) -> Iterator[list[bytes]]:
-    for rows in rescan(dataset, manifest, shards):
-        columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
-        yield [_key_of(label, digest) for label, digest in zip(*columns, strict=True)]
-
-
-def _key_of(label: str, digest: bytes) -> bytes:
-    """Return what is the same for examples that are the same; it ends in no zero byte."""
-    return hashlib.sha256(digest + label.encode()).digest()[: _KEY_BYTES - 1] + b"\1"
-
-
-class KeyFiles:
-    """Keys of examples, noted in files so that equal ones meet in one."""
-
-    def __init__(self, folder: Path) -> None:
-        self._paths = [folder / f"{number:02d}" for number in range(_NUM_FILES)]
-
-    @classmethod
-    @contextmanager
-    def temporary(cls) -> Iterator[KeyFiles]:
-        """Keep the files for the time of the context."""
-        with tempfile.TemporaryDirectory(prefix="kubeloop-join-") as folder:
-            yield cls(Path(folder))
-
-    def add(self, batches: Iterable[Sequence[bytes]]) -> None:
-        """Note keys."""
-        import numpy as np
-
-        with ExitStack() as stack:
-            files = [stack.enter_context(path.open("ab")) for path in self._paths]
-            for keys in batches:
-                records = np.frombuffer(b"".join(keys), f"S{_KEY_BYTES}")
-                places = np.frombuffer(b"".join(keys), np.uint8)[::_KEY_BYTES] % _NUM_FILES
-                for place in np.unique(places).tolist():
-                    files[place].write(records[places == place].tobytes())
-
-    def read(self) -> Iterator[NDArray[np.bytes_]]:
-        """Yield the keys of each file."""
-        import numpy as np
-
-        for path in self._paths:
-            yield np.fromfile(path, f"S{_KEY_BYTES}")
+def _read_keys(dataset: ObjectStore, manifest: Manifest, shard: Shard) -> bytes:
+    """Return the keys of a shard's examples, and keep them where nobody did."""
+    keys = read_keys(dataset, shard)
+    if keys is None:
+        kind = KINDS[manifest.kind]
+        keys = b"".join(list_keys(kind, rows) for rows in rescan(dataset, manifest, [shard]))
+        write_keys(dataset, shard, keys)
+    return keys
 
 
 def _drop(
     dataset: ObjectStore, manifest: Manifest, shard: Shard, repeated: Counter[bytes]
 ) -> Sequence[Shard]:
     """Return shards with the examples of one but for the repeated, which are counted down."""
+    if not any(repeated[key] for key in split_keys(_read_keys(dataset, manifest, shard))):
+        return [shard]
 
     def is_new(label: str, digest: bytes) -> bool:
-        key = _key_of(label, digest)
+        key = key_of(KINDS[manifest.kind], label, digest)
         if repeated[key] < 1:
             return True
         repeated[key] -= 1
         return False
 
-    kept = rewrite(dataset, manifest, [shard], keep=is_new)
-    return [shard] if sum(part.num_rows for part in kept) == shard.num_rows else kept
+    return rewrite(dataset, manifest, [shard], keep=is_new)
 
 
 def order_shards(chosen: Mapping[str, Mapping[str, Shard]]) -> dict[str, tuple[Shard, ...]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kubeloop.datasets.commits import Shard
+from kubeloop.datasets.example_keys import list_keys, write_keys
 from kubeloop.datasets.kinds.base import DatasetKind
 from kubeloop.datasets.shards.base import LABEL, SIZE, ShardFormat, ShardWriter, list_digests
 from kubeloop.datasets.sources.base import Source
@@ -116,22 +117,22 @@ class SplitPacker:
 
     Args:
         dataset: The dataset's folder in the store.
-        shard_format: Their format.
-        cutter: Decides where they end.
-        open_writer: Opens a writer of that format on a file.
+        kind: The kind that scanned the rows.
+        cutter: Decides where the shards end.
+        open_writer: Opens a writer of the kind's format on a file.
     """
 
     def __init__(
         self,
         dataset: ObjectStore,
         *,
-        shard_format: ShardFormat,
+        kind: DatasetKind,
         cutter: Cutter,
         open_writer: OpenWriter,
     ) -> None:
         self.shards: list[Shard] = []
         self._dataset = dataset
-        self._format = shard_format
+        self._kind = kind
         self._cutter = cutter
         self._open_writer = open_writer
         self._staged: _StagedShard | None = None
@@ -155,11 +156,11 @@ class SplitPacker:
             return
         if self._staged is None:
             self._staged = _StagedShard(self._dataset.staging_folder(), self._open_writer)
-        self._staged.writer.add(rows)
+        self._staged.add(rows, list_keys(self._kind, rows))
 
     def _end_shard(self) -> None:
         if self._staged is not None:
-            self.shards.append(self._staged.store(self._dataset, self._format))
+            self.shards.append(self._staged.store(self._dataset, self._kind.shard_format))
             self._staged = None
 
     def close(self) -> None:
@@ -181,21 +182,27 @@ class _StagedShard:
             dir=folder, prefix=".staging-", suffix=".shard", delete=False, buffering=1 << 20
         )
         self._hashing = _HashingFile(self._file)
-        self.writer = open_writer(self._hashing)  # type: ignore[arg-type]  # it is what is needed
+        self._writer = open_writer(self._hashing)  # type: ignore[arg-type]  # it is what is needed
+        self._keys = bytearray()
+
+    def add(self, rows: pa.RecordBatch, keys: bytes) -> None:
+        self._writer.add(rows)
+        self._keys += keys
 
     def store(self, dataset: ObjectStore, shard_format: ShardFormat) -> Shard:
-        self.writer.close()
+        self._writer.close()
         self._file.close()
         path = Path(self._file.name)
         shard = Shard(
             sha256=self._hashing.digest.hexdigest(),
             num_bytes=self._hashing.tell(),
             format=shard_format,
-            statistics=self.writer.statistics,
+            statistics=self._writer.statistics,
         )
         if dataset.exists(shard.key):
             path.unlink()
         else:
+            write_keys(dataset, shard, bytes(self._keys))
             dataset.adopt(shard.key, path)
         return shard
 
@@ -250,7 +257,7 @@ class Packing:
         is_tar = self._kind.shard_format is ShardFormat.TAR
         return SplitPacker(
             self._dataset,
-            shard_format=self._kind.shard_format,
+            kind=self._kind,
             cutter=Cutter(
                 shard_bytes=self._shard_bytes,
                 at_labels=is_tar,

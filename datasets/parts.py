@@ -216,9 +216,9 @@ def _read_part(uri: str) -> _ReadPart:
 
 
 def list_shards(dataset: ObjectStore, key: str) -> set[str]:
-    """Return the keys of the shards of a part that waits for its commit."""
+    """Return the sha256 of the shards of a part that waits for its commit."""
     manifest = _read_part(dataset.uri_of(key)).manifest
-    return {shard.key for shards in manifest.splits.values() for shard in shards}
+    return {shard.sha256 for shards in manifest.splits.values() for shard in shards}
 
 
 def is_waiting(dataset: ObjectStore, key: str, *, now: float) -> bool:

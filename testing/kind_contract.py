@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from kubeloop.datasets import IngestConfig, ingest
+from kubeloop.datasets.commits import dataset_of
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.kinds import DatasetKind, ScanOptions
-from kubeloop.datasets.shards.base import DIGEST, LABEL, SCAN_COLUMNS, SIZE, SPLIT, ShardFormat
+from kubeloop.datasets.rewriting import rescan
+from kubeloop.datasets.shards.base import (
+    DIGEST,
+    LABEL,
+    SCAN_COLUMNS,
+    SIZE,
+    SPLIT,
+    ShardFormat,
+    list_digests,
+)
 from kubeloop.datasets.sources import open_source
 from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
 from kubeloop.datasets.statistics import Statistics
@@ -48,6 +60,23 @@ class KindContract:
                 scans.append(list(kind.scan(opened, options=ScanOptions(), log=ScanLog())))
 
         assert scans[0] == scans[1]
+
+    def test_examples_are_the_same_in_their_shards(
+        self, kind: DatasetKind, source: Path, tmp_path: Path
+    ) -> None:
+        with open_source(str(source)) as opened:
+            scanned = list(kind.scan(opened, options=ScanOptions(), log=ScanLog()))
+        store = str(tmp_path / "store")
+        made = ingest(IngestConfig(name="a", source=str(source), store=store, kind=kind.name))
+        shards = [shard for parts in made.manifest.splits.values() for shard in parts]
+
+        again = list(rescan(dataset_of(made.uri), made.manifest, shards))
+
+        digests = [
+            Counter(digest for batch in batches for digest in list_digests(batch))
+            for batches in (scanned, again)
+        ]
+        assert digests[0] == digests[1]
 
     def test_statistics_of_parts_add_up(self, kind: DatasetKind, source: Path) -> None:
         with open_source(str(source)) as opened:

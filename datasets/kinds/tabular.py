@@ -37,6 +37,8 @@ class Tabular(DatasetKind):
         """Yield the rows without the split column."""
         import pyarrow as pa
 
+        from kubeloop.datasets.shards.parquet import stored_schema
+
         table_options = TableOptions(
             as_text=False,
             encoding=options.encoding,
@@ -44,6 +46,7 @@ class Tabular(DatasetKind):
             delimiter=options.delimiter,
         )
         is_first = True
+        stored: pa.Schema | None = None
         label_name: str | None = None
         split_name: str | None = None
         for table, rows in read_tables(source, options=table_options, log=log):
@@ -55,7 +58,9 @@ class Tabular(DatasetKind):
                 label_name = _choose_label(rows, options=options, log=log)
             kept = [name for name in rows.schema.names if name != split_name]
             batch = pa.RecordBatch.from_arrays([rows.column(name) for name in kept], names=kept)
-            values = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            stored = stored or stored_schema(batch.schema)
+            columns = batch.cast(stored).columns
+            values = zip(*(column.to_pylist() for column in columns), strict=True)
             encoded = [repr(row).encode() for row in values]
             log.num_seen += len(encoded)
             yield add_scan_columns(

@@ -18,7 +18,16 @@ from kubeloop.datasets.statistics import Statistics
 _GROUP_BYTES = 4 << 20
 _GROUP_ROWS = 1 << 16
 
+_FORM = {"compression": "zstd", "store_schema": False, "version": "2.6"}
+
 Describe = Callable[[pa.RecordBatch, Statistics], None]
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the types with which rows are read back: Parquet has fewer than Arrow."""
+    file = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), file, **_FORM)
+    return pq.read_schema(pa.BufferReader(file.getvalue()))
 
 
 class ParquetShardWriter(ShardWriter):
@@ -57,9 +66,7 @@ class ParquetShardWriter(ShardWriter):
         self._describe(rows, self.statistics)
         table = table.drop_columns(list(SCAN_COLUMNS))
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._file, table.schema, compression="zstd", store_schema=False, version="2.6"
-            )
+            self._writer = pq.ParquetWriter(self._file, table.schema, **_FORM)
         self._writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
