@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,10 @@ def rescan(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of shards as their kind scans them."""
     source = ShardRows(dataset, manifest, shards)
+    # What was taken stays, also where its ingestion took bigger images than others do.
+    options = ScanOptions(max_pixels=sys.maxsize)
     if shards:
-        yield from KINDS[manifest.kind].scan(source, options=ScanOptions(), log=ScanLog())
+        yield from KINDS[manifest.kind].scan(source, options=options, log=ScanLog())
 
 
 def rewrite(

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from kubeloop.datasets import (
     Commit,
     IngestConfig,
+    ScanOptions,
+    SplitConfig,
     ingest,
     open_dataset,
     open_store,
@@ -34,6 +37,7 @@ from kubeloop.datasets.housekeeping import (
     delete_dataset,
     diff,
 )
+from kubeloop.datasets.images import DEFAULT_MAX_PIXELS
 from kubeloop.datasets.leases import (
     LEASE_SECONDS,
     TURN_SECONDS,
@@ -210,6 +214,22 @@ def test_extending_adds_a_label_and_doubles_nothing(
     assert both.statistics["labels"] == {"cat": 40, "dog": 40, "emu": 20}
     assert shards(first) < shards(both)
     assert not make(source=str(more), extend=True).is_new
+
+
+def test_extending_keeps_images_as_big_as_were_allowed(
+    source: Path, make: Make, tmp_path: Path
+) -> None:
+    splits = SplitConfig(train=1, validation=0, test=0)
+    make(splits=splits)
+    more = write_image_folder(tmp_path / "more", {"emu": 3})
+    Image.new("1", (DEFAULT_MAX_PIXELS + 1, 1)).save(more / "emu" / "wide.png")
+    (more / "cat").mkdir()
+    (more / "cat" / "again.png").write_bytes((source / "cat" / "003.png").read_bytes())
+    options = ScanOptions(max_pixels=2 * DEFAULT_MAX_PIXELS)
+
+    both = make(source=str(more), extend=True, splits=splits, scan=options)
+
+    assert both.statistics["labels"] == {"cat": 40, "dog": 40, "emu": 4}
 
 
 def test_deleting_and_collecting_frees_what_nothing_uses(
