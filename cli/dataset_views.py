@@ -23,6 +23,18 @@ _STAGES = {"scan": "Reading", "pack": "Writing"}
 _COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
 
 
+def summarize_commit(commit: Commit, *, name: str) -> dict[str, Any]:
+    """The latest commit of a dataset in a list of datasets."""
+    return {
+        "name": name,
+        "kind": commit.manifest.kind,
+        "version": commit.version_hash[:SHORT_HASH],
+        "examples": commit.num_examples,
+        "labels": len(commit.labels),
+        "made": commit.created_at,
+    }
+
+
 def describe_commit(commit: Commit) -> dict[str, Any]:
     """A commit as JSON."""
     return {

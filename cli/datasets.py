@@ -66,35 +66,36 @@ def list_(
     state: StateOption = DEFAULT_STATE,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """List the datasets of a store.
+    """List the datasets of a store; exit code 1 where one cannot be read.
 
     Examples:
         kubeloop datasets list
 
         kubeloop datasets list --store s3://bucket/datasets --output json
     """
-    from kubeloop.datasets.history import list_datasets, resolve
+    from kubeloop.datasets import open_store
+    from kubeloop.datasets.history import list_datasets, read_latest
 
     uri = find_store(store, state)
-    rows = []
-    for name in list_datasets(uri):
-        commit = resolve(uri, name)
-        rows.append(
-            {
-                "name": name,
-                "kind": commit.manifest.kind,
-                "version": commit.version_hash[: views.SHORT_HASH],
-                "examples": commit.num_examples,
-                "labels": len(commit.labels),
-                "made": commit.created_at,
-            }
-        )
+    rows, damaged = [], []
+    names = list_datasets(uri)
+    for name in names:
+        try:
+            commit = read_latest(open_store(f"{uri.rstrip('/')}/{name}"))
+        except (InputError, IntegrityError) as error:
+            damaged.append(f"{name!r}: {error}")
+            continue
+        if commit is not None:
+            rows.append(views.summarize_commit(commit, name=name))
     if output is Output.JSON:
         print_json(rows)
     elif rows:
         views.print_rows(rows)
-    else:
+    elif not damaged:
         console.print(f"No datasets in {uri}.")
+    if damaged:
+        msg = f"Failed to list {len(damaged)} of {len(names)} datasets: {' '.join(damaged)}"
+        raise IntegrityError(msg)
 
 
 @app.command()

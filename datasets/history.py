@@ -85,6 +85,12 @@ def read_version_hash(dataset: ObjectStore, key: str) -> str:
         raise IntegrityError(f"{dataset.uri_of(key)} is damaged: {error!r}.") from error
 
 
+def read_latest(dataset: ObjectStore) -> Commit | None:
+    """Return the newest commit, or None where there is none."""
+    head = read_head(dataset)
+    return read_commit(dataset.uri_of(f"{COMMITS}/{head}.json")) if head else None
+
+
 def write_head(dataset: ObjectStore, version_hash: str) -> None:
     """Make a commit the newest, without writing what is there already."""
     if read_head(dataset) != version_hash:

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from kubeloop.datasets.commits import COMMITS, Commit, Manifest, Record, Shard, publish, read_commit
+from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, publish
 from kubeloop.datasets.findings import MAX_LISTED, Finding, ScanLog, Severity
-from kubeloop.datasets.history import mark_latest, read_head, recall, remember
+from kubeloop.datasets.history import mark_latest, read_head, read_latest, recall, remember
 from kubeloop.datasets.ingest_config import IngestConfig, Progress, ProgressCallback
 from kubeloop.datasets.joining import join
 from kubeloop.datasets.kinds import KINDS, DatasetKind
@@ -161,8 +161,7 @@ class Ingestion:
 
     def _read_base(self) -> Commit | None:
         """Return the commit to extend, if one is to be and is there."""
-        head = read_head(self.dataset) if self.config.extend else ""
-        return read_commit(self.dataset.uri_of(f"{COMMITS}/{head}.json")) if head else None
+        return read_latest(self.dataset) if self.config.extend else None
 
     def _recognition_key(self, fingerprint: str, base: Commit | None) -> str:
         state = {

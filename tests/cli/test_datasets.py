@@ -58,6 +58,20 @@ def test_a_dataset_is_listed_logged_sampled_and_shown(
     assert read(capsys, "show", "rows")["version_hash"] == ingested["version_hash"]
 
 
+@pytest.mark.parametrize("head", ['{"version_h', '{"version_hash": "gone"}'])
+def test_a_damaged_dataset_is_named_and_the_others_are_listed(
+    ingested: dict[str, Any], store: str, capsys: pytest.CaptureFixture[str], head: str
+) -> None:
+    (Path(store) / "broken").mkdir()
+    (Path(store) / "broken" / "head.json").write_text(head)
+
+    assert run(["datasets", "list", "-o", "json"]) == 1
+
+    printed = capsys.readouterr()
+    assert [row["name"] for row in json.loads(printed.out)] == ["rows"]
+    assert "Failed to list 1 of 2 datasets: 'broken'" in printed.err
+
+
 def test_what_is_shown_to_people_names_labels_and_findings(
     ingested: dict[str, Any], source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
