@@ -1,83 +1,34 @@
 """Rows of CSV, JSON Lines, Parquet and Arrow files, in batches.
 
 Every file is read once, from front to back, in blocks, so that memory does not grow with it. All
-files of a source must have the same columns. What Arrow's readers say of bad data is translated
-here.
+files of a source must have the same columns.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.datasets.columns import RowTypes, has_header
+from kubeloop.datasets.columns import RowTypes
+from kubeloop.datasets.csv_tables import CsvTable, settle_all
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.sources.base import Source, SourceFile
-from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
+from kubeloop.datasets.table_files import (
+    BLOCK_BYTES,
+    FileTable,
+    Table,
+    TableOptions,
+    without_mark,
+)
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK_BYTES = 4 << 20
 _BATCH_ROWS = 16_384
-_LONGEST_FIELD = 4 << 20
-_TOO_LONG = "a row is longer than 4 MiB, or a quote is not closed"
-_SPLIT_NAMES = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "validation": VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "dev": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableOptions:
-    """How text files are read."""
-
-    as_text: bool
-    """Whether all columns of a CSV file are texts, rather than of inferred types."""
-    encoding: str = "utf-8"
-    """Encoding of CSV and JSON Lines files."""
-    header: str = "auto"
-    """Whether CSV files begin with column names: auto, yes or no."""
-    delimiter: str = ""
-    """Delimiter of CSV files; empty: a tab in .tsv files, else a comma."""
-
-
-class Table(ABC):
-    """Rows with named columns, from one file or another source."""
-
-    path: str
-    """Where the rows come from."""
-    split: str
-    """The split that its place declares, or ''."""
-
-    @abstractmethod
-    def read_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield all rows.
-
-        Raises:
-            InputError: They cannot be read.
-        """
-
-
-def split_of_name(name: str) -> str:
-    """Return the split that a file or folder name stands for, or ''."""
-    stem = re.split(r"[-_.]\d", name.lower(), maxsplit=1)[0]
-    return _SPLIT_NAMES.get(stem.partition(".")[0], "")
 
 
 def open_tables(
@@ -113,19 +64,10 @@ def open_tables(
             " .arrow files, compressed ones unpacked."
         )
     if not options.as_text:
-        _settle_all([table for table in tables if isinstance(table, CsvTable)])
+        settle_all([table for table in tables if isinstance(table, CsvTable)])
     if len(readable) == 1 and not PurePosixPath(readable[0].path).parent.name:
         tables[0].split = ""
     return tables
-
-
-def _settle_all(tables: Sequence[CsvTable]) -> None:
-    """Give CSV files the types that the rows of all of them have."""
-    types: Mapping[str, pa.DataType] = {}
-    for table in tables:
-        types = table.settle_types(types)
-    for table in tables:
-        table.types = types
 
 
 _SILENT = frozenset({"dataset_info.json", "state.json", "dataset_dict.json"})
@@ -169,201 +111,6 @@ class RowsTable(Table):
         return self._rows
 
 
-class FileTable(Table):
-    """Rows of a file."""
-
-    def __init__(
-        self, source: Source, file: SourceFile, *, options: TableOptions, log: ScanLog
-    ) -> None:
-        self.path = file.path
-        self._source = source
-        self._file = file
-        self._options = options
-        self._log = log
-        parts = PurePosixPath(file.path).parts
-        self.split = next((name for part in parts[::-1] if (name := split_of_name(part))), "")
-
-    def read_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield all rows."""
-        with self._errors():
-            yield from self._read(self._source.local_path(self.path))
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        import pyarrow as pa
-
-        if not self._file.num_bytes:
-            raise InputError(f"The file {self.path!r} in {self._source.uri!r} is empty.")
-        try:
-            yield
-        except InputError:
-            raise
-        except (pa.ArrowException, UnicodeError, OSError, EOFError) as error:
-            detail = " ".join(str(error).split()).rstrip(".")
-            if re.search("utf-?8|decode|codec", detail, re.IGNORECASE):
-                detail += f" (the file is not {self._options.encoding}; give its encoding)"
-            if "straddl" in detail:
-                num_bytes = self._source.local_path(self.path).stat().st_size
-                detail = _TOO_LONG if num_bytes > BLOCK_BYTES else "it has one line, so no rows"
-            raise InputError(
-                f"Failed to read {self.path!r} in {self._source.uri!r}: {detail}."
-            ) from error
-
-    @abstractmethod
-    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of the file at `path`."""
-
-
-class CsvTable(FileTable):
-    """A CSV or TSV file."""
-
-    types: Mapping[str, pa.DataType] = {}
-    """Types of columns, where they are settled."""
-
-    def settle_types(self, known: Mapping[str, pa.DataType]) -> Mapping[str, pa.DataType]:
-        """Return types that all rows have, here and in the files whose types are known."""
-        with self._errors():
-            path = self._source.local_path(self.path)
-            names, is_header = self._find_names(path)
-            open_reader = partial(self._open_reader, path, names=names, is_header=is_header)
-            return _settle_types(names, lambda types: open_reader(types=types), known=known)
-
-    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        names, is_header = self._find_names(path)
-        types = dict.fromkeys(names, pa.string()) if self._options.as_text else self.types
-        with self._open_reader(
-            path, names=names, is_header=is_header, types=types, handle_invalid=self._reject_row
-        ) as reader:
-            yield from reader
-
-    @contextmanager
-    def _open_reader(
-        self,
-        path: Path,
-        *,
-        names: Sequence[str],
-        is_header: bool,
-        types: Mapping[str, pa.DataType],
-        handle_invalid: Callable[[Any], str] = lambda _: "skip",
-    ) -> Iterator[pa.RecordBatchReader]:
-        from pyarrow import csv
-
-        options = self._options
-        # NB: given a path, Arrow reads 32 blocks ahead; given a file, it keeps one or two.
-        with path.open("rb") as file:
-            reader = csv.open_csv(
-                file,
-                read_options=csv.ReadOptions(
-                    block_size=BLOCK_BYTES,
-                    encoding=options.encoding,
-                    column_names=names,
-                    skip_rows_after_names=int(is_header),
-                    use_threads=False,
-                ),
-                parse_options=csv.ParseOptions(
-                    delimiter=self._delimiter,
-                    newlines_in_values=True,
-                    invalid_row_handler=handle_invalid,
-                ),
-                convert_options=csv.ConvertOptions(
-                    column_types=types, strings_can_be_null=not options.as_text
-                ),
-            )
-            with reader:
-                yield reader
-
-    @property
-    def _delimiter(self) -> str:
-        is_tabbed = self.path.lower().endswith(".tsv")
-        return self._options.delimiter or ("\t" if is_tabbed else ",")
-
-    def _reject_row(self, row: Any) -> str:  # Any: pyarrow.csv.InvalidRow has no types
-        self._log.num_seen += 1
-        place = f"{self.path}, row {row.number}" if row.number else self.path
-        self._log.reject(place, f"{row.actual_columns} columns, not {row.expected_columns}")
-        return "skip"
-
-    def _find_names(self, path: Path) -> tuple[list[str], bool]:
-        import csv
-        from itertools import islice
-
-        csv.field_size_limit(_LONGEST_FIELD)  # NB: for the process; Python's own is 128 KiB
-        with path.open(encoding=_without_mark(self._options.encoding), newline="") as file:
-            try:
-                rows = list(islice(csv.reader(file, delimiter=self._delimiter), 1000))
-            except csv.Error as error:
-                detail = _TOO_LONG if "field larger" in str(error) else str(error)
-                raise InputError(
-                    f"Failed to read {self.path!r} in {self._source.uri!r}: {detail}."
-                ) from error
-        if not rows or not rows[0]:
-            raise InputError(f"The file {self.path!r} in {self._source.uri!r} has no columns.")
-        other = next((mark for mark in ";\t|" if mark in rows[0][0]), "")
-        if other and len(rows[0]) == 1 and not self._options.delimiter:
-            raise InputError(
-                f"The file {self.path!r} in {self._source.uri!r} has one column, {rows[0][0]!r};"
-                f" give its delimiter, which may be {other!r}."
-            )
-        wanted = self._options.header
-        is_header = has_header(rows) if wanted == "auto" else wanted == "yes"
-        if not is_header:
-            names = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
-            if wanted == "auto":
-                self._log.note(
-                    f"{self.path} seems to have no header: its first row looks like the others."
-                )
-            return names, False
-        names = [name.strip() for name in rows[0]]
-        if len(set(names)) < len(names) or not all(names):
-            raise InputError(
-                f"The file {self.path!r} in {self._source.uri!r} has columns {names!r}; names must"
-                " be given and different (header=no if the first row holds data)."
-            )
-        return names, True
-
-
-def _settle_types(
-    names: Sequence[str],
-    open_reader: Callable[[Mapping[str, pa.DataType]], AbstractContextManager[Any]],
-    *,
-    known: Mapping[str, pa.DataType],
-) -> dict[str, pa.DataType]:
-    """Find types that all rows of a file have: Arrow by itself looks at its first block alone.
-
-    Raises:
-        ArrowInvalid: The file is no CSV.
-    """
-    import pyarrow as pa
-
-    types, first = dict(known), pa.schema([])
-    while True:
-        try:
-            with open_reader(types) as reader:
-                first = reader.schema
-                for _ in reader:
-                    pass
-        except pa.ArrowInvalid as error:
-            found = re.search(r"column #(\d+): .*conversion error to (?!string)", str(error))
-            if found is None:
-                raise
-            name = names[int(found[1])]
-            kind = types[name] if name in types else first.field(name).type
-            if pa.types.is_null(kind):
-                types[name] = pa.int64()
-            else:
-                types[name] = pa.float64() if pa.types.is_integer(kind) else pa.string()
-        else:
-            # NB: Arrow takes what is no UTF-8 for bytes; as texts it is refused.
-            found_types = (pa.string() if pa.types.is_binary(t) else t for t in first.types)
-            return types | dict(zip(first.names, found_types, strict=True))
-
-
-def _without_mark(encoding: str) -> str:
-    return "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
-
-
 class JsonLinesTable(FileTable):
     """A JSON Lines file: one object a line."""
 
@@ -389,7 +136,7 @@ class JsonLinesTable(FileTable):
         rows: list[Mapping[str, Any]] = []
         names: dict[str, None] = {}
         start, num_bytes, number = 1, 0, 0
-        with path.open(encoding=_without_mark(self._options.encoding)) as file:
+        with path.open(encoding=without_mark(self._options.encoding)) as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue

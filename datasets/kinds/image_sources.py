@@ -25,7 +25,8 @@ from kubeloop.datasets.images import IMAGE_EXTENSIONS, extension_of
 from kubeloop.datasets.kinds.base import ScanOptions
 from kubeloop.datasets.kinds.rows import label_texts, read_split, read_tables
 from kubeloop.datasets.sources.base import Source, SourceFile
-from kubeloop.datasets.tables import TableOptions, is_table, split_of_name
+from kubeloop.datasets.table_files import TableOptions, split_of_name
+from kubeloop.datasets.tables import is_table
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from kubeloop.datasets.columns import settle_nulls
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.shards.base import DIGEST, LABEL, SCAN_COLUMNS, SIZE, SPLIT
 from kubeloop.datasets.sources.base import Source, SourceFile
-from kubeloop.datasets.tables import Table, TableOptions, open_tables, split_of_name
+from kubeloop.datasets.table_files import Table, TableOptions, split_of_name
+from kubeloop.datasets.tables import open_tables
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:

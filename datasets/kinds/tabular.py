@@ -13,7 +13,7 @@ from kubeloop.datasets.kinds.rows import add_scan_columns, label_texts, read_tab
 from kubeloop.datasets.shards.base import SCAN_COLUMNS, ShardFormat
 from kubeloop.datasets.sources.base import Source
 from kubeloop.datasets.statistics import Statistics
-from kubeloop.datasets.tables import TableOptions
+from kubeloop.datasets.table_files import TableOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa

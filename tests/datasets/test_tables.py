@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kubeloop.datasets import Commit, ScanOptions, SplitConfig, open_dataset, tables
+from kubeloop.datasets import Commit, ScanOptions, SplitConfig, csv_tables, open_dataset, tables
 from kubeloop.datasets.sources import sql
 from kubeloop.errors import InputError, TransientError
 
@@ -338,7 +338,7 @@ def test_a_file_of_one_line_has_no_rows(tmp_path: Path, ingest_text: Ingest) -> 
 def test_the_types_of_a_long_file_are_those_of_all_its_rows(
     tmp_path: Path, ingest_text: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(csv_tables, "BLOCK_BYTES", 1024)
     lines = [f"{n},,{n},{n}.5,{'ab'[n % 2]}" for n in range(500)]
     late = "0.5,7,unknown,,a\n1,2,3,too many,4,5\n"
     path = tmp_path / "rows.csv"
