@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import random
 import threading
 import time
@@ -22,12 +23,15 @@ from contextlib import contextmanager
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError, KubeloopError, TransientError
 
+logger = logging.getLogger(__name__)
+
 _LEASES = "leases"
 _COLLECTION = "collecting.json"
 LEASE_SECONDS = 900.0
 """A lease that was not renewed for so long belonged to a process that is gone."""
 _RENEWAL_SECONDS = 120.0
 _WAIT_SECONDS = 600.0
+_SOON_SECONDS = 1.0
 _TURN = "turn-"
 TURN_SECONDS = 60.0
 """The same for a turn, which others wait for."""
@@ -62,15 +66,36 @@ def taking_turns(
 ) -> Iterator[None]:
     """Wait until nobody else makes or removes a commit, and keep others waiting meanwhile."""
     key = f"{_LEASES}/{_TURN}{uuid.uuid4().hex}.json"
+    wait = _Wait(
+        f"another process makes or removes a commit of {dataset.uri}; the turn of one that died"
+        f" ends after {TURN_SECONDS:.0f} s",
+        sleep=sleep,
+    )
     while True:
         _stamp(dataset, key, now())
         if not any(_is_live(dataset, other, now()) for other in _list_turns(dataset, but=key)):
             break
         # Whoever sees another steps back: of two that start at once, at least one does.
         _release(dataset, key)
-        sleep(random.uniform(0.05, 0.5))  # noqa: S311 - no secret
+        wait.pause(random.uniform(0.05, 0.5))  # noqa: S311 - no secret
     with _renewed(dataset, key, now, every_seconds=_TURN_RENEWAL_SECONDS):
         yield
+
+
+class _Wait:
+    """Pauses, and says once in the log what for, unless it is soon over."""
+
+    def __init__(self, reason: str, *, sleep: Callable[[float], None]) -> None:
+        self.seconds = 0.0
+        self._reason = reason
+        self._sleep = sleep
+
+    def pause(self, seconds: float) -> None:
+        is_said = self.seconds >= _SOON_SECONDS
+        self._sleep(seconds)
+        self.seconds += seconds
+        if self.seconds >= _SOON_SECONDS and not is_said:
+            logger.warning("Waiting: %s.", self._reason)
 
 
 def _list_turns(dataset: ObjectStore, *, but: str) -> list[str]:
@@ -104,14 +129,16 @@ def _renewed(
 def _await_collection(
     dataset: ObjectStore, *, now: Callable[[], float], sleep: Callable[[float], None]
 ) -> None:
-    waited = 0.0
+    wait = _Wait(
+        f"a garbage collection of {dataset.uri} is running; giving up after {_WAIT_SECONDS:.0f} s",
+        sleep=sleep,
+    )
     while _is_live(dataset, _COLLECTION, now()):
-        if waited >= _WAIT_SECONDS:
+        if wait.seconds >= _WAIT_SECONDS:
             raise TransientError(
-                f"A garbage collection of {dataset.uri!r} has not ended for {waited:.0f} s."
+                f"A garbage collection of {dataset.uri!r} has not ended for {wait.seconds:.0f} s."
             )
-        sleep(0.5)
-        waited += 0.5
+        wait.pause(0.5)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import re
 import resource
 import threading
 from collections import Counter
@@ -343,6 +344,33 @@ def test_those_who_commit_take_turns(make: Make, store: str) -> None:
 
     with taking_turns(dataset, sleep=sleep):
         assert len(waits) == 3
+
+
+@pytest.mark.parametrize(
+    ("hold", "wait", "said"),
+    [
+        (taking_turns, taking_turns, "another process makes or removes a commit .* after 60 s"),
+        (collecting, ingesting, "a garbage collection .* is running; giving up after 600 s"),
+    ],
+)
+def test_who_waits_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hold: Any, wait: Any, said: str
+) -> None:
+    dataset = open_store(str(tmp_path))
+    held = hold(dataset)
+    held.__enter__()
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if sum(waits) > 5:
+            held.__exit__(None, None, None)
+
+    with wait(dataset, sleep=sleep):
+        pass
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert re.search(f"Waiting: {said}", caplog.text)
 
 
 def test_the_turn_of_a_process_that_died_runs_out(make: Make, store: str) -> None:
