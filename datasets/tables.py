@@ -47,8 +47,9 @@ def open_tables(
         return [RowsTable(source.uri, source.read_rows())]
     files = list(source.list_files()) if files is None else files
     tables: list[Table] = []
-    readable = [file for file in files if _format_of(file) is not None]
-    unused = _unused_files(source, files)
+    everything = list(source.list_all_files())
+    readable = [file for file in everything if is_table(file)]
+    unused = _unused_files(source, everything)
     for file in files:
         reader = _format_of(file)
         if file.path in unused:

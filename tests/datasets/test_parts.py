@@ -159,3 +159,26 @@ def test_a_manifest_that_names_no_file_is_refused_by_one_part(tmp_path: Path) ->
         ingest_part(config, Part(number=0, count=3))
     with pytest.raises(InputError, match="has no examples"):
         ingest_part(config, Part(number=2, count=3))
+
+
+def write_texts(path: Path, *, count: int) -> None:
+    lines = [f"{path.stem} {n},{'ab'[n % 2]}" for n in range(count)]
+    path.write_text("\n".join(["text,label", *lines]))
+
+
+def test_the_name_of_a_table_declares_its_split_also_where_it_is_alone_in_a_part(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "source").mkdir()
+    write_texts(tmp_path / "source" / "test.csv", count=40)
+    write_texts(tmp_path / "source" / "train.csv", count=20)
+    config = IngestConfig(
+        name="texts",
+        source=str(tmp_path / "source"),
+        store=str(tmp_path / "store"),
+        kind="text_classification",
+    )
+
+    made = commit_parts([ingest_part(config, Part(number=n, count=2)) for n in range(2)])
+
+    assert made.statistics["num_examples"] == {"train": 20, "test": 40}
