@@ -126,6 +126,8 @@ class Ingestion:
         log = ScanLog()
         with self._disk_errors(), Spool.temporary() as spool, Spool.temporary() as chosen:
             scan = self._scan(spool, log)
+            if not scan.num_rows:
+                return self._nothing(), self._record(scan, log, created_at=started_at, findings=())
             if self.config.max_examples_per_class and self.kind.is_labelled:
                 scan, spool = self._sample(spool, scan, into=chosen), chosen
             with Validation.opened(self.kind, severities=self.config.severities) as validation:
@@ -147,6 +149,10 @@ class Ingestion:
             sample=scan.sample,
         )
         return manifest, self._record(scan, log, created_at=started_at, findings=findings)
+
+    def _nothing(self) -> Manifest:
+        """Return the manifest of a part without examples, of which no schema is known."""
+        return Manifest(kind=self.kind.name, schema={}, labels=(), splits={})
 
     def _disk_errors(self) -> AbstractContextManager[None]:
         return disk_errors(f"ingest {self.config.source!r}", store=self.config.store)
@@ -180,7 +186,7 @@ class Ingestion:
             spool.add(rows)
             self.report(Progress(stage="scan", done=scan.num_rows, total=0))
         _refuse_too_many(log, config=self.config)
-        if not scan.num_rows:
+        if not scan.num_rows and not self.source.is_part:
             raise InputError(f"The source {self.source.uri!r} has no examples.")
         if self.is_whole:
             check_classes(self.kind, scan.labels, source_uri=self.source.uri)

@@ -177,19 +177,21 @@ def commit_parts(uris: Sequence[str], *, message: str = "") -> Commit:
 def _commit(dataset: ObjectStore, uris: Sequence[str], *, known: str, message: str) -> Commit:
     parts = sorted((_read_part(uri) for uri in uris), key=lambda read: read.part.number)
     _check_complete(parts)
-    first = parts[0].manifest
+    record = _join_records([read.record for read in parts], message=message)
+    filled = [read for read in parts if read.manifest.splits]
+    _check_columns(filled, record)
+    first = filled[0].manifest
     chosen: dict[str, dict[str, Shard]] = {}
-    for read in parts:
+    for read in filled:
         for split, shards in read.manifest.splits.items():
             chosen.setdefault(split, {}).update({shard.sha256: shard for shard in shards})
     manifest = Manifest(
         kind=first.kind,
         schema=first.schema,
-        labels=sort_labels({label for read in parts for label in read.manifest.labels}),
+        labels=sort_labels({label for read in filled for label in read.manifest.labels}),
         splits=order_shards(chosen),
-        sample=merge_samples([read.manifest.sample for read in parts]),
+        sample=merge_samples([read.manifest.sample for read in filled]),
     )
-    record = _join_records([read.record for read in parts], message=message)
     check_classes(KINDS[first.kind], manifest.labels, source_uri=record.source_uri)
     for shards in manifest.splits.values():
         for shard in shards:
@@ -242,10 +244,19 @@ def _check_complete(parts: Sequence[_ReadPart]) -> None:
                 f"Parts {first.part.number} and {read.part.number} are not of one state of one"
                 " source, ingested alike; ingest all parts again."
             )
+
+
+def _check_columns(filled: Sequence[_ReadPart], record: Record) -> None:
+    """Refuse parts of different columns, and a source of which no part has examples."""
+    if not filled:
+        left_out = "".join(f" ({entry.path}: {entry.reason})" for entry in record.rejected[:1])
+        raise InputError(f"The source {record.source_uri!r} has no examples{left_out}.")
+    first = filled[0]
+    for read in filled[1:]:
         if dict(read.manifest.schema) != dict(first.manifest.schema):
             raise InputError(
-                f"Part {read.part.number} has the columns {dict(read.manifest.schema)}, the first"
-                f" has {dict(first.manifest.schema)}."
+                f"Part {read.part.number} has the columns {dict(read.manifest.schema)}, part"
+                f" {first.part.number} has {dict(first.manifest.schema)}."
             )
 
 

@@ -41,7 +41,7 @@ def open_tables(
     """Find the tables of a source, or among some files of it.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, and the source is no part of a larger one.
     """
     if source.has_rows:
         return [RowsTable(source.uri, source.read_rows())]
@@ -59,7 +59,7 @@ def open_tables(
                 log.ignore(file.path, "not a table (.csv, .tsv, .jsonl, .parquet, .arrow)")
             continue
         tables.append(reader(source, file, options=options, log=log))
-    if not tables:
+    if not tables and not source.is_part:
         raise InputError(
             f"The source {source.uri!r} holds no table; give .csv, .tsv, .jsonl, .parquet or"
             " .arrow files, compressed ones unpacked."
@@ -67,7 +67,8 @@ def open_tables(
     if not options.as_text:
         settle_all([table for table in tables if isinstance(table, CsvTable)])
     if len(readable) == 1 and not PurePosixPath(readable[0].path).parent.name:
-        tables[0].split = ""
+        for table in tables:
+            table.split = ""
     return tables
 
 

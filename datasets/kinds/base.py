@@ -112,7 +112,8 @@ class DatasetKind(ABC):
         schema. The digests of examples are the same when they are scanned as rows of a shard.
 
         Raises:
-            InputError: The source does not have the shape of this kind.
+            InputError: The source does not have the shape of this kind. A part of a source may
+                have no examples.
         """
 
     @abstractmethod

@@ -220,7 +220,8 @@ def _find_in_folders(source: Source, *, log: ScanLog) -> Iterator[FoundImage]:
             continue
         folders[first] = True
         yield FoundImage(path=file.path, label=first, split=split, version=file.version)
-    _check_shape(source, folders=folders, is_empty=is_empty)
+    if not source.is_part:
+        _check_shape(source, folders=folders, is_empty=is_empty)
 
 
 def _not_an_image(file: SourceFile) -> str:
@@ -248,7 +249,7 @@ def _check_shape(source: Source, *, folders: Mapping[str, bool], is_empty: bool)
             f"The source {source.uri!r} has no class folders; put images in one folder a class."
         )
     without = sorted(label for label, has_images in folders.items() if not has_images)
-    if without and not source.is_part:
+    if without:
         raise InputError(
             f"Class folder {without[0]!r} in {source.uri!r} holds no image;"
             " add images or remove it."

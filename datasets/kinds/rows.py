@@ -36,7 +36,7 @@ def read_tables(
         files: Files to look for tables in; by default those of the source.
 
     Raises:
-        InputError: There are no rows, or they do not have one schema.
+        InputError: They do not have one schema, or there are none and the source is no part.
     """
     import pyarrow as pa
 
@@ -60,7 +60,7 @@ def read_tables(
                 ) from error
             for start in range(0, typed.num_rows, _BATCH_ROWS):
                 yield table, typed.slice(start, _BATCH_ROWS)
-    if schema is None:
+    if schema is None and not source.is_part:
         rejected = "".join(f" ({entry.path}: {entry.reason})" for entry in log.corrupt[:1])
         raise InputError(f"The source {source.uri!r} has no rows{rejected}.")
 

@@ -65,7 +65,7 @@ class Source(ABC):
     has_rows: bool = False
     """Whether there are rows and no files."""
     is_part: bool = False
-    """Whether this is a part of a larger source."""
+    """Whether this is a part of a larger source; it may be one without examples."""
 
     @abstractmethod
     def list_files(self) -> Iterator[SourceFile]:

@@ -1,7 +1,9 @@
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from kubeloop.datasets import IngestConfig, SplitConfig, ingest, open_dataset, open_store
@@ -157,8 +159,7 @@ def test_a_manifest_that_names_no_file_is_refused_by_one_part(tmp_path: Path) ->
 
     with pytest.raises(InputError, match=r"there is no file 'gone\.png' in the source"):
         ingest_part(config, Part(number=0, count=3))
-    with pytest.raises(InputError, match="has no examples"):
-        ingest_part(config, Part(number=2, count=3))
+    ingest_part(config, Part(number=2, count=3))
 
 
 def write_texts(path: Path, *, count: int) -> None:
@@ -182,3 +183,60 @@ def test_the_name_of_a_table_declares_its_split_also_where_it_is_alone_in_a_part
     made = commit_parts([ingest_part(config, Part(number=n, count=2)) for n in range(2)])
 
     assert made.statistics["num_examples"] == {"train": 20, "test": 40}
+
+
+def test_a_part_of_files_that_are_no_examples_is_empty(config: IngestConfig) -> None:
+    whole = ingest(replace(config, splits=SplitConfig(exact_below=0)))
+    notes = Path(config.source) / "a_notes"
+    notes.mkdir()
+    for number in range(9):
+        (notes / f"{number}.txt").write_text("no image" * 4000)
+    (Path(config.source) / "README.md").write_text("no image")
+
+    made = commit_parts([ingest_part(config, Part(number=n, count=4)) for n in range(4)])
+
+    assert made.labels == whole.labels
+    assert made.statistics == whole.statistics
+    assert made.num_rejected == 10
+
+
+def test_images_that_no_manifest_names_are_an_empty_part(tmp_path: Path) -> None:
+    source = write_image_folder(tmp_path / "source", {"cat": 20, "dog": 20})
+    (source / "a_manifest.csv").write_text("path,label\ncat/000.png,cat\ncat/001.png,dog\n")
+    config = IngestConfig(name="pets", source=str(source), store=str(tmp_path / "store"))
+
+    made = commit_parts([ingest_part(config, Part(number=n, count=3)) for n in range(3)])
+
+    assert made.num_examples == 2
+
+
+def test_a_cache_of_another_library_is_an_empty_part(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    table = pa.table({"text": [f"cached {n}" for n in range(99)], "label": ["a", "b", "a"] * 33})
+    with pa.ipc.new_stream(str(source / "cache.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    (source / "state.json").write_text('{"_data_files": []}')
+    write_texts(source / "train.csv", count=20)
+    config = IngestConfig(
+        name="texts", source=str(source), store=str(tmp_path / "store"), kind="text_classification"
+    )
+
+    made = commit_parts([ingest_part(config, Part(number=n, count=2)) for n in range(2)])
+
+    assert made.num_examples == 20
+
+
+@pytest.mark.parametrize("kind", ["image_classification", "text_classification", "tabular"])
+def test_a_source_of_empty_parts_is_refused(tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(4):
+        (source / f"{number}.txt").write_text("no image and no table")
+    config = IngestConfig(name="none", source=str(source), store=str(tmp_path / "store"), kind=kind)
+    uris = [ingest_part(config, Part(number=n, count=2)) for n in range(2)]
+
+    with pytest.raises(InputError, match=r"has no examples \(0\.txt: not "):
+        commit_parts(uris)
+
+    assert not list(open_store(f"{config.store}/none").list("commits"))
