@@ -305,9 +305,25 @@ def read_commit(uri: str) -> Commit:
     version_hash = VersionHash(name.removesuffix(".json"))
     if hashlib.sha256(data).hexdigest() != version_hash:
         raise IntegrityError(f"The dataset commit {uri} differs from the hash that names it.")
-    key = f"records/{version_hash}.json"
-    record = Record.parse(dataset.read(key)) if dataset.exists(key) else Record()
+    record = read_record(dataset, version_hash) or Record()
     return Commit(uri=uri, version_hash=version_hash, manifest=parse_manifest(data), record=record)
+
+
+def read_record(dataset: ObjectStore, version_hash: str) -> Record | None:
+    """Return what is known about a commit beside its content, if anything is.
+
+    Raises:
+        IntegrityError: The record is damaged.
+    """
+    try:
+        data = dataset.read(_record_key(version_hash))
+    except InputError:
+        return None
+    return Record.parse(data)
+
+
+def _record_key(version_hash: str) -> str:
+    return f"records/{version_hash}.json"
 
 
 def dataset_of(uri: str) -> ObjectStore:
@@ -329,15 +345,12 @@ def publish(
     version_hash = VersionHash(hashlib.sha256(data).hexdigest())
     key = f"{folder}/{version_hash}.json"
     is_new = not dataset.exists(key)
-    record_key = f"records/{version_hash}.json"
-    if dataset.exists(record_key):
-        known = Record.parse(dataset.read(record_key))
+    known = read_record(dataset, version_hash)
+    if known is not None:
         first = {name: getattr(known, name) for name in _OF_THE_FIRST}
         record = replace(record, **first)
-    else:
-        known = None
     if record != known:
-        dataset.write(record_key, record.render())
+        dataset.write(_record_key(version_hash), record.render())
     if is_new:
         dataset.write(key, data)
     return Commit(

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _KEY_BYTES = 16
 _CHECKSUM_BYTES = 32
-_NUM_FILES = 64
+_KEYS_OF_A_FILE = 1 << 18
+_MAX_FILES = 64
 
 
 def key_of(kind: DatasetKind, label: str, digest: bytes) -> bytes:
@@ -78,17 +79,23 @@ def _checksum(shard: Shard, keys: bytes) -> bytes:
 
 
 class KeyFiles:
-    """Keys of examples, noted in files so that equal ones meet in one."""
+    """Keys of examples, noted in files so that equal ones meet in one.
 
-    def __init__(self, folder: Path) -> None:
-        self._paths = [folder / f"{number:02d}" for number in range(_NUM_FILES)]
+    Args:
+        folder: Where the files lie.
+        num_keys: About how many there will be; what has to be compared has the same number.
+    """
+
+    def __init__(self, folder: Path, *, num_keys: int) -> None:
+        num_files = min(1 + num_keys // _KEYS_OF_A_FILE, _MAX_FILES)
+        self._paths = [folder / f"{number:02d}" for number in range(num_files)]
 
     @classmethod
     @contextmanager
-    def temporary(cls) -> Iterator[KeyFiles]:
+    def temporary(cls, *, num_keys: int) -> Iterator[KeyFiles]:
         """Keep the files for the time of the context."""
         with tempfile.TemporaryDirectory(prefix="kubeloop-join-") as folder:
-            yield cls(Path(folder))
+            yield cls(Path(folder), num_keys=num_keys)
 
     def add(self, batches: Iterable[bytes]) -> None:
         """Note keys."""
@@ -98,7 +105,7 @@ class KeyFiles:
             files = [stack.enter_context(path.open("ab")) for path in self._paths]
             for keys in batches:
                 records = np.frombuffer(keys, f"S{_KEY_BYTES}")
-                places = np.frombuffer(keys, np.uint8)[::_KEY_BYTES] % _NUM_FILES
+                places = np.frombuffer(keys, np.uint8)[::_KEY_BYTES] % len(files)
                 for place in np.unique(places).tolist():
                     files[place].write(records[places == place].tobytes())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from kubeloop.datasets.commits import (
     COMMITS,
@@ -16,6 +18,7 @@ from kubeloop.datasets.commits import (
     Record,
     VersionHash,
     read_commit,
+    read_record,
 )
 from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.errors import InputError, IntegrityError
@@ -24,6 +27,9 @@ LATEST = "latest"
 _HEAD = "head.json"
 _TAG = re.compile(r"[A-Za-z0-9]([-._=A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _SHORTEST_HASH = 4
+_NUM_READERS = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +72,10 @@ def list_datasets(store: str) -> list[str]:
 
 def read_head(dataset: ObjectStore) -> str:
     """Return the version hash of the newest commit, or '' where there is none."""
-    if not dataset.exists(_HEAD):
+    try:
+        return read_version_hash(dataset, _HEAD)
+    except InputError:
         return ""
-    return read_version_hash(dataset, _HEAD)
 
 
 def read_version_hash(dataset: ObjectStore, key: str) -> str:
@@ -106,21 +113,27 @@ def list_hashes(dataset: ObjectStore, folder: str = COMMITS) -> list[VersionHash
 def read_log(dataset: ObjectStore) -> list[LogEntry]:
     """Return all commits, the newest first."""
     head, tags = read_head(dataset), read_tags(dataset)
-    entries = []
-    for version_hash in list_hashes(dataset):
-        key = f"records/{version_hash}.json"
-        entries.append(
-            LogEntry(
-                version_hash=version_hash,
-                uri=dataset.uri_of(f"{COMMITS}/{version_hash}.json"),
-                record=Record.parse(dataset.read(key)) if dataset.exists(key) else Record(),
-                tags=tuple(tag for tag, hashes in tags.items() if version_hash in hashes),
-                is_latest=version_hash == head,
-            )
+    hashes = list_hashes(dataset)
+    records = _read_all(lambda version_hash: read_record(dataset, version_hash), hashes)
+    entries = [
+        LogEntry(
+            version_hash=version_hash,
+            uri=dataset.uri_of(f"{COMMITS}/{version_hash}.json"),
+            record=record or Record(),
+            tags=tuple(tag for tag, tagged in tags.items() if version_hash in tagged),
+            is_latest=version_hash == head,
         )
+        for version_hash, record in zip(hashes, records, strict=True)
+    ]
     return sorted(
         entries, key=lambda entry: (entry.record.created_at, entry.is_latest), reverse=True
     )
+
+
+def _read_all(read: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """Read many objects side by side: a store far away takes long to answer, not to send."""
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        return list(pool.map(read, names))
 
 
 def read_tags(dataset: ObjectStore) -> dict[str, list[str]]:
@@ -207,10 +220,8 @@ def select(store: str, references: Sequence[str], *, tag: str = "") -> list[Comm
     chosen: list[Commit] = []
     for reference in references:
         dataset = open_named(store, reference.partition("@")[0])
-        chosen += [
-            read_commit(dataset.uri_of(f"{COMMITS}/{version_hash}.json"))
-            for version_hash in read_tags(dataset).get(tag, [])
-        ]
+        hashes = read_tags(dataset).get(tag, [])
+        chosen += _read_all(read_commit, [dataset.uri_of(f"{COMMITS}/{h}.json") for h in hashes])
     if not chosen:
         raise InputError(f"No commit of {', '.join(references)} has the tag {tag!r}.")
     return chosen

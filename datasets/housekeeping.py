@@ -23,6 +23,7 @@ from kubeloop.datasets.commits import (
 from kubeloop.datasets.history import (
     list_hashes,
     read_head,
+    read_log,
     read_tags,
     read_version_hash,
     write_head,
@@ -124,17 +125,13 @@ def delete_commit(commit: Commit) -> None:
 
 
 def _choose_head(dataset: ObjectStore, *, preferred: str) -> None:
-    left = list_hashes(dataset)
+    left = read_log(dataset)
     if not left:
         dataset.delete("head.json")
-        return
-    newest = max(
-        left,
-        key=lambda version_hash: (
-            read_commit(dataset.uri_of(f"{COMMITS}/{version_hash}.json")).created_at
-        ),
-    )
-    write_head(dataset, preferred if preferred in left else newest)
+    elif any(entry.version_hash == preferred for entry in left):
+        write_head(dataset, preferred)
+    else:
+        write_head(dataset, left[0].version_hash)
 
 
 @dataclass(slots=True, kw_only=True)

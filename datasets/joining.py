@@ -83,7 +83,11 @@ def _find_repeated(
     found: Counter[bytes] = Counter()
     if not shards or not known:
         return found
-    with KeyFiles.temporary() as new, KeyFiles.temporary() as old:
+    num_keys = sum(shard.num_rows for shard in (*shards, *known))
+    with (
+        KeyFiles.temporary(num_keys=num_keys) as new,
+        KeyFiles.temporary(num_keys=num_keys) as old,
+    ):
         new.add(_read_keys(dataset, manifest, shard) for shard in shards)
         old.add(_read_keys(dataset, manifest, shard) for shard in known)
         for mine, theirs in zip(new.read(), old.read(), strict=True):
