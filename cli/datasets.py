@@ -73,7 +73,7 @@ def list_(
 
         kubeloop datasets list --store s3://bucket/datasets --output json
     """
-    from kubeloop.datasets import open_store
+    from kubeloop.datasets.commits import open_folder
     from kubeloop.datasets.history import list_datasets, read_latest
 
     uri = find_store(store, state)
@@ -81,7 +81,7 @@ def list_(
     names = list_datasets(uri)
     for name in names:
         try:
-            commit = read_latest(open_store(f"{uri.rstrip('/')}/{name}"))
+            commit = read_latest(open_folder(uri, name))
         except (InputError, IntegrityError) as error:
             damaged.append(f"{name!r}: {error}")
             continue

@@ -9,6 +9,7 @@ Layout below `<store>/<name>/`:
     snapshots/<version hash>.json   the manifest of a selection of commits
     tags/<tag>/<version hash>       which commits have a tag
     sources/<digest>.json           state of a source and settings → commit, to recognise it again
+    parts/<digest>.json             what a part of a source wrote that waits for its commit
     head.json                       the newest commit
 
 The manifest holds content alone, so the same data and settings give the same bytes, and with them
@@ -35,7 +36,7 @@ from kubeloop.errors import InputError, IntegrityError
 VersionHash = NewType("VersionHash", str)
 FORMAT = "kubeloop/dataset-commit"
 FORMAT_VERSION = 2
-COMMITS, SNAPSHOTS, SHARDS, KEYS = "commits", "snapshots", "shards", "keys"
+COMMITS, SNAPSHOTS, SHARDS, KEYS, PARTS = "commits", "snapshots", "shards", "keys", "parts"
 _OF_THE_FIRST = ("source_uri", "message", "author", "created_at", "parent")
 
 
@@ -96,6 +97,11 @@ class Manifest:
     """Shards by split."""
     sample: tuple[Mapping[str, Any], ...] = ()
     """Ten examples, without their images."""
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Shards of all splits."""
+        return [shard for shards in self.splits.values() for shard in shards]
 
     @cached_property
     def statistics(self) -> Mapping[str, Any]:
@@ -289,7 +295,7 @@ class Commit:
     @property
     def num_examples(self) -> int:
         """Examples in all splits."""
-        return sum(shard.num_rows for shards in self.manifest.splits.values() for shard in shards)
+        return sum(shard.num_rows for shard in self.manifest.shards)
 
 
 def read_commit(uri: str) -> Commit:
@@ -332,6 +338,11 @@ def dataset_of(uri: str) -> ObjectStore:
     if len(parts) != 3 or parts[1] not in (COMMITS, SNAPSHOTS):
         raise InputError(f"{uri!r} is not the URI of a dataset commit: …/commits/<hash>.json.")
     return open_store(parts[0])
+
+
+def open_folder(store: str, name: str) -> ObjectStore:
+    """Open the folder of the dataset of a name, whether there is one or not."""
+    return open_store(f"{store.rstrip('/')}/{name}")
 
 
 def publish(

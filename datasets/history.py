@@ -12,11 +12,13 @@ from typing import TypeVar
 from kubeloop.datasets.commits import (
     COMMITS,
     KEYS,
+    PARTS,
     SHARDS,
     SNAPSHOTS,
     Commit,
     Record,
     VersionHash,
+    open_folder,
     read_commit,
     read_record,
 )
@@ -24,7 +26,7 @@ from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.errors import InputError, IntegrityError
 
 LATEST = "latest"
-_HEAD = "head.json"
+HEAD = "head.json"
 _TAG = re.compile(r"[A-Za-z0-9]([-._=A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _SHORTEST_HASH = 4
 _NUM_READERS = 16
@@ -54,26 +56,26 @@ def open_named(store: str, name: str) -> ObjectStore:
         raise InputError(
             f"No dataset {name!r} in {store!r}; there are: {', '.join(names) or 'none'}."
         )
-    return open_store(f"{store.rstrip('/')}/{name}")
+    return open_folder(store, name)
 
 
 def _has_remains(store: str, name: str) -> bool:
     root = open_store(store)
     if name not in root.list_folders():
         return False
-    return not {COMMITS, SNAPSHOTS, SHARDS, KEYS, "parts"}.isdisjoint(root.list_folders(name))
+    return not {COMMITS, SNAPSHOTS, SHARDS, KEYS, PARTS}.isdisjoint(root.list_folders(name))
 
 
 def list_datasets(store: str) -> list[str]:
     """Return the names of the datasets in a store."""
     root = open_store(store)
-    return [name for name in root.list_folders() if root.exists(f"{name}/{_HEAD}")]
+    return [name for name in root.list_folders() if root.exists(f"{name}/{HEAD}")]
 
 
 def read_head(dataset: ObjectStore) -> str:
     """Return the version hash of the newest commit, or '' where there is none."""
     try:
-        return read_version_hash(dataset, _HEAD)
+        return read_version_hash(dataset, HEAD)
     except InputError:
         return ""
 
@@ -84,11 +86,10 @@ def read_version_hash(dataset: ObjectStore, key: str) -> str:
     Raises:
         IntegrityError: The object is damaged.
     """
+    data = dataset.read(key)
     try:
-        return str(json.loads(dataset.read(key))["version_hash"])
+        return str(json.loads(data)["version_hash"])
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise IntegrityError(f"{dataset.uri_of(key)} is damaged: {error!r}.") from error
 
 
@@ -101,7 +102,11 @@ def read_latest(dataset: ObjectStore) -> Commit | None:
 def write_head(dataset: ObjectStore, version_hash: str) -> None:
     """Make a commit the newest, without writing what is there already."""
     if read_head(dataset) != version_hash:
-        dataset.write(_HEAD, (json.dumps({"version_hash": version_hash}) + "\n").encode())
+        _write_version_hash(dataset, HEAD, version_hash)
+
+
+def _write_version_hash(dataset: ObjectStore, key: str, version_hash: str) -> None:
+    dataset.write(key, (json.dumps({"version_hash": version_hash}) + "\n").encode())
 
 
 def list_hashes(dataset: ObjectStore, folder: str = COMMITS) -> list[VersionHash]:
@@ -233,12 +238,14 @@ def recall(dataset: ObjectStore, key: str) -> Commit | None:
         return None
     version_hash = read_version_hash(dataset, key)
     manifest = f"{COMMITS}/{version_hash}.json"
-    return read_commit(dataset.uri_of(manifest)) if dataset.exists(manifest) else None
+    if not dataset.exists(manifest):
+        return None
+    return replace(read_commit(dataset.uri_of(manifest)), is_new=False)
 
 
 def remember(dataset: ObjectStore, key: str, commit: Commit) -> None:
     """Note what commit was made of something, to recognise it again."""
-    dataset.write(key, (json.dumps({"version_hash": commit.version_hash}) + "\n").encode())
+    _write_version_hash(dataset, key, commit.version_hash)
 
 
 def mark_latest(dataset: ObjectStore, commit: Commit, *, source_uri: str) -> Commit:

@@ -1,4 +1,4 @@
-"""Comparing, verifying and removing commits."""
+"""Comparing and removing commits, and freeing what none of them uses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from kubeloop.datasets import parts
 from kubeloop.datasets.commits import (
     COMMITS,
     KEYS,
+    PARTS,
     SHARDS,
     SNAPSHOTS,
     Commit,
@@ -21,6 +21,7 @@ from kubeloop.datasets.commits import (
     read_commit,
 )
 from kubeloop.datasets.history import (
+    HEAD,
     list_hashes,
     read_head,
     read_log,
@@ -29,6 +30,7 @@ from kubeloop.datasets.history import (
     write_head,
 )
 from kubeloop.datasets.leases import collecting, taking_turns
+from kubeloop.datasets.parts import list_shards
 from kubeloop.datasets.reading import Dataset, EncodedImage
 from kubeloop.datasets.stores import ObjectStore
 from kubeloop.errors import InputError, IntegrityError
@@ -60,7 +62,7 @@ class CommitDiff:
 
 def diff(old: Commit, new: Commit) -> CommitDiff:
     """Compare two commits example by example; shards that both have are not read."""
-    old_shards = {shard.sha256 for shards in old.manifest.splits.values() for shard in shards}
+    old_shards = {shard.sha256 for shard in old.manifest.shards}
     names = dict.fromkeys([*old.manifest.splits, *new.manifest.splits])
     splits: dict[str, SplitDiff] = {}
     for split in names:
@@ -71,7 +73,7 @@ def diff(old: Commit, new: Commit) -> CommitDiff:
         added, removed = _by_label(come - gone), _by_label(gone - come)
         if added or removed:
             splits[split] = SplitDiff(added=added, removed=removed)
-    shards = {s.sha256: s.num_bytes for shards in new.manifest.splits.values() for s in shards}
+    shards = {shard.sha256: shard.num_bytes for shard in new.manifest.shards}
     return CommitDiff(
         added_labels=tuple(label for label in new.labels if label not in old.labels),
         removed_labels=tuple(label for label in old.labels if label not in new.labels),
@@ -127,7 +129,7 @@ def delete_commit(commit: Commit) -> None:
 def _choose_head(dataset: ObjectStore, *, preferred: str) -> None:
     left = read_log(dataset)
     if not left:
-        dataset.delete("head.json")
+        dataset.delete(HEAD)
     elif any(entry.version_hash == preferred for entry in left):
         write_head(dataset, preferred)
     else:
@@ -175,12 +177,13 @@ def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
         for version_hash in list_hashes(dataset, folder):
             commit = read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
             known.add(version_hash)
-            used |= {s.sha256 for shards in commit.manifest.splits.values() for s in shards}
-    for key in list(dataset.list(parts.PARTS)):
-        if parts.is_waiting(dataset, key, now=now):
-            used |= parts.list_shards(dataset, key)
-        else:
+            used |= {shard.sha256 for shard in commit.manifest.shards}
+    for key in list(dataset.list(PARTS)):
+        waiting = list_shards(dataset, key, now=now)
+        if waiting is None:
             yield key
+        else:
+            used |= waiting
     for folder in (SHARDS, KEYS):
         yield from (key for key in list(dataset.list(folder)) if PurePath(key).stem not in used)
     for folder in ("records", "tags", "sources"):
@@ -206,8 +209,8 @@ def delete_dataset(dataset: ObjectStore) -> Garbage:
         TransientError: An ingestion is running.
     """
     with collecting(dataset):
-        dataset.delete("head.json")
-        for folder in (COMMITS, SNAPSHOTS, parts.PARTS):
+        dataset.delete(HEAD)
+        for folder in (COMMITS, SNAPSHOTS, PARTS):
             for key in list(dataset.list(folder)):
                 dataset.delete(key)
     garbage = collect_garbage(dataset)

@@ -7,7 +7,6 @@ them decode here.
 from __future__ import annotations
 
 import io
-import posixpath
 import struct
 import zlib
 from collections.abc import Iterator
@@ -41,11 +40,6 @@ class ImageFacts:
     width: int
     height: int
     is_grey: bool
-
-
-def extension_of(path: str) -> str:
-    """Return a path's extension in lower case, with the dot; faster than `pathlib`."""
-    return posixpath.splitext(path)[1].lower()
 
 
 def inspect_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFacts:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, publish
+from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, open_folder, publish
 from kubeloop.datasets.findings import MAX_LISTED, Finding, ScanLog, Severity
 from kubeloop.datasets.history import mark_latest, read_head, read_latest, recall, remember
 from kubeloop.datasets.ingest_config import IngestConfig, Progress, ProgressCallback
@@ -28,7 +28,7 @@ from kubeloop.datasets.scanning import Scan, Spool, deal, reject_unlabelled
 from kubeloop.datasets.shards.base import LABEL, list_digests
 from kubeloop.datasets.sources import Source, open_source
 from kubeloop.datasets.statistics import add_up
-from kubeloop.datasets.stores import ObjectStore, open_store
+from kubeloop.datasets.stores import ObjectStore
 from kubeloop.datasets.validation import Validation
 from kubeloop.errors import InputError
 
@@ -52,7 +52,7 @@ def ingest(
         InputError: The source cannot be used; the message names what to put right.
     """
     kind = KINDS[config.kind]
-    dataset = open_store(f"{config.store.rstrip('/')}/{config.name}")
+    dataset = open_folder(config.store, config.name)
     with open_source(config.source, config.limits) as source:
         if f"{dataset.uri}/".startswith(f"{source.uri}/"):
             raise InputError(
@@ -65,7 +65,6 @@ def ingest(
             source=source,
             dataset=dataset,
             report=on_progress or (lambda _: None),
-            is_whole=not config.extend,
         )
         return ingestion.run(clock)
 
@@ -79,8 +78,6 @@ class Ingestion:
     source: Source
     dataset: ObjectStore
     report: ProgressCallback
-    is_whole: bool = True
-    """Whether the source is all there will be in the commit."""
 
     def run(self, clock: Callable[[], datetime]) -> Commit:
         started_at = clock()
@@ -110,8 +107,7 @@ class Ingestion:
             known = recall(self.dataset, self._recognition_key(fingerprint, self._read_base()))
             if known is None:
                 return None
-            commit = replace(known, is_new=False)
-            return mark_latest(self.dataset, commit, source_uri=self.source.uri)
+            return mark_latest(self.dataset, known, source_uri=self.source.uri)
 
     def produce(self, started_at: datetime) -> tuple[Manifest, Record]:
         """Scan, validate and pack the source.
@@ -188,7 +184,7 @@ class Ingestion:
         _refuse_too_many(log, config=self.config)
         if not scan.num_rows and not self.source.is_part:
             raise InputError(f"The source {self.source.uri!r} has no examples.")
-        if self.is_whole:
+        if not (self.config.extend or self.source.is_part):
             check_classes(self.kind, scan.labels, source_uri=self.source.uri)
         return scan
 

@@ -41,19 +41,13 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
     first = manifests[0]
     for other in manifests[1:]:
         _check_alike(first, other)
-    union = Manifest(
-        kind=first.kind,
-        schema=first.schema,
-        labels=sort_labels({label for manifest in manifests for label in manifest.labels}),
-        splits={},
-        sample=merge_samples([manifest.sample for manifest in manifests]),
-    )
+    union = unite(manifests)
     chosen: dict[str, dict[str, Shard]] = {}
     for manifest in manifests:
-        own = {shard.sha256 for shards in manifest.splits.values() for shard in shards}
+        own = {shard.sha256 for shard in manifest.shards}
         others = {d: s for known in chosen.values() for d, s in known.items() if d not in own}
         earlier = {digest for known in chosen.values() for digest in known}
-        new = [s for shards in manifest.splits.values() for s in shards if s.sha256 not in earlier]
+        new = [shard for shard in manifest.shards if shard.sha256 not in earlier]
         repeated = _find_repeated(dataset, union, new, known=list(others.values()))
         for split, shards in manifest.splits.items():
             known = chosen.setdefault(split, {})
@@ -69,6 +63,17 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
         if all(held.get(split, set()) == shards.keys() for split, shards in chosen.items()):
             return manifest
     return replace(union, splits=order_shards(chosen))
+
+
+def unite(manifests: Sequence[Manifest]) -> Manifest:
+    """Return what is the union of manifests of one kind and schema, but for its shards."""
+    return Manifest(
+        kind=manifests[0].kind,
+        schema=manifests[0].schema,
+        labels=sort_labels({label for manifest in manifests for label in manifest.labels}),
+        splits={},
+        sample=_merge_samples([manifest.sample for manifest in manifests]),
+    )
 
 
 def _find_repeated(
@@ -136,7 +141,7 @@ def order_shards(chosen: Mapping[str, Mapping[str, Shard]]) -> dict[str, tuple[S
     }
 
 
-def merge_samples(
+def _merge_samples(
     samples: Sequence[Sequence[Mapping[str, object]]],
 ) -> tuple[Mapping[str, object], ...]:
     """Choose the sample of a union: the rows with the smallest digests, which content decides."""

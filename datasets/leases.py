@@ -169,11 +169,7 @@ def _release(dataset: ObjectStore, key: str) -> None:
 
 
 def _stamp(dataset: ObjectStore, key: str, now: float) -> None:
-    dataset.write(key, _render(now))
-
-
-def _render(now: float) -> bytes:
-    return json.dumps({"renewed_at": now}).encode()
+    dataset.write(key, json.dumps({"renewed_at": now}).encode())
 
 
 def _is_live(dataset: ObjectStore, key: str, now: float) -> bool:

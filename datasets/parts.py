@@ -15,19 +15,27 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kubeloop.datasets.commits import Commit, Manifest, Record, Shard, parse_manifest, publish
+from kubeloop.datasets.commits import (
+    PARTS,
+    Commit,
+    Manifest,
+    Record,
+    Shard,
+    open_folder,
+    parse_manifest,
+    publish,
+)
 from kubeloop.datasets.findings import Finding
 from kubeloop.datasets.history import mark_latest, read_head, recall, remember
 from kubeloop.datasets.ingest import Ingestion, check_classes
 from kubeloop.datasets.ingest_config import IngestConfig, ProgressCallback
-from kubeloop.datasets.joining import merge_samples, order_shards
-from kubeloop.datasets.kinds import KINDS, sort_labels
+from kubeloop.datasets.joining import order_shards, unite
+from kubeloop.datasets.kinds import KINDS
 from kubeloop.datasets.leases import ingesting, taking_turns
 from kubeloop.datasets.sources import Source, SourceFile, open_source
 from kubeloop.datasets.stores import ObjectStore, open_object, open_store
 from kubeloop.errors import InputError
 
-PARTS = "parts"
 WAITING_SECONDS = 7 * 86_400.0
 """After so long, no run is going to commit a part any more."""
 
@@ -79,6 +87,10 @@ class PartOfFiles(Source):
         """Yield the files of all parts."""
         return self._source.list_files()
 
+    def fingerprint(self) -> str:
+        """Return that of all parts, which are of one state."""
+        return self._source.fingerprint()
+
     def read(self, path: str, *, version: str = "") -> bytes:
         """Return the bytes of a listed file."""
         return self._source.read(path, version=version)
@@ -110,7 +122,7 @@ def ingest_part(
     if config.extend or config.max_examples_per_class:
         raise InputError("A part neither extends a dataset nor takes a few examples of it.")
     config = replace(config, splits=replace(config.splits, exact_below=0))
-    dataset = open_store(f"{config.store.rstrip('/')}/{config.name}")
+    dataset = open_folder(config.store, config.name)
     with open_source(config.source, config.limits) as source:
         fingerprint = source.fingerprint()
         share = PartOfFiles(source, part)
@@ -125,12 +137,10 @@ def ingest_part(
             source=share,
             dataset=dataset,
             report=on_progress or (lambda _: None),
-            is_whole=False,
         )
         with ingesting(dataset):
             manifest, record = ingestion.produce(clock())
-            if source.fingerprint() != fingerprint:
-                raise InputError(f"The source {source.uri!r} changed while it was ingested.")
+            ingestion.check_unchanged(fingerprint)
             document = {
                 "manifest": manifest.render().decode(),
                 "record": record.render().decode(),
@@ -170,7 +180,7 @@ def commit_parts(uris: Sequence[str], *, message: str = "") -> Commit:
     with ingesting(dataset):
         commit = recall(dataset, known)
         if commit is not None:
-            return replace(commit, is_new=False)
+            return commit
         return _commit(dataset, uris, known=known, message=message)
 
 
@@ -180,23 +190,16 @@ def _commit(dataset: ObjectStore, uris: Sequence[str], *, known: str, message: s
     record = _join_records([read.record for read in parts], message=message)
     filled = [read for read in parts if read.manifest.splits]
     _check_columns(filled, record)
-    first = filled[0].manifest
     chosen: dict[str, dict[str, Shard]] = {}
     for read in filled:
         for split, shards in read.manifest.splits.items():
             chosen.setdefault(split, {}).update({shard.sha256: shard for shard in shards})
-    manifest = Manifest(
-        kind=first.kind,
-        schema=first.schema,
-        labels=sort_labels({label for read in filled for label in read.manifest.labels}),
-        splits=order_shards(chosen),
-        sample=merge_samples([read.manifest.sample for read in filled]),
-    )
-    check_classes(KINDS[first.kind], manifest.labels, source_uri=record.source_uri)
-    for shards in manifest.splits.values():
-        for shard in shards:
-            if not dataset.exists(shard.key):
-                raise InputError(f"{shard.key} of a part is gone; ingest the parts again.")
+    union = unite([read.manifest for read in filled])
+    manifest = replace(union, splits=order_shards(chosen))
+    check_classes(KINDS[manifest.kind], manifest.labels, source_uri=record.source_uri)
+    for shard in manifest.shards:
+        if not dataset.exists(shard.key):
+            raise InputError(f"{shard.key} of a part is gone; ingest the parts again.")
     with taking_turns(dataset):
         commit = publish(dataset, manifest, replace(record, parent=read_head(dataset)))
         commit = mark_latest(dataset, commit, source_uri=record.source_uri)
@@ -217,16 +220,13 @@ def _read_part(uri: str) -> _ReadPart:
     )
 
 
-def list_shards(dataset: ObjectStore, key: str) -> set[str]:
-    """Return the sha256 of the shards of a part that waits for its commit."""
-    manifest = _read_part(dataset.uri_of(key)).manifest
-    return {shard.sha256 for shards in manifest.splits.values() for shard in shards}
-
-
-def is_waiting(dataset: ObjectStore, key: str, *, now: float) -> bool:
-    """Tell whether a part may still get its commit, or was left by a run that failed."""
-    made = datetime.fromisoformat(_read_part(dataset.uri_of(key)).record.created_at)
-    return now - made.timestamp() < WAITING_SECONDS
+def list_shards(dataset: ObjectStore, key: str, *, now: float) -> set[str] | None:
+    """Return the sha256 of the shards of a part that waits; None where a failed run left it."""
+    read = _read_part(dataset.uri_of(key))
+    made = datetime.fromisoformat(read.record.created_at)
+    if now - made.timestamp() >= WAITING_SECONDS:
+        return None
+    return {shard.sha256 for shard in read.manifest.shards}
 
 
 def _check_complete(parts: Sequence[_ReadPart]) -> None:

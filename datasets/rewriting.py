@@ -31,8 +31,7 @@ def rescan(
     source = ShardRows(dataset, manifest, shards)
     # What was taken stays, also where its ingestion took bigger images than others do.
     options = ScanOptions(max_pixels=sys.maxsize)
-    if shards:
-        yield from KINDS[manifest.kind].scan(source, options=options, log=ScanLog())
+    yield from KINDS[manifest.kind].scan(source, options=options, log=ScanLog())
 
 
 def rewrite(

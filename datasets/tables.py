@@ -7,7 +7,6 @@ files of a source must have the same columns.
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kubeloop.datasets.columns import RowTypes
 from kubeloop.datasets.csv_tables import CsvTable, settle_all
 from kubeloop.datasets.findings import ScanLog
-from kubeloop.datasets.sources.base import Source, SourceFile
+from kubeloop.datasets.sources.base import Source, SourceFile, extension_of
 from kubeloop.datasets.table_files import (
     BLOCK_BYTES,
     FileTable,
@@ -261,4 +260,4 @@ def is_table(file: SourceFile) -> bool:
 
 
 def _format_of(file: SourceFile) -> type[FileTable] | None:
-    return _FORMATS.get(posixpath.splitext(file.path)[1].lower())
+    return _FORMATS.get(extension_of(file.path))

@@ -29,7 +29,7 @@ def verify_commit(uri: str) -> Commit:
     commit = read_commit(uri)
     dataset = dataset_of(uri)
     wrong: list[str] = []
-    shards = [shard for shards in commit.manifest.splits.values() for shard in shards]
+    shards = commit.manifest.shards
     for shard in shards:
         try:
             data = dataset.read(shard.key)

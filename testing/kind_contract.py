@@ -68,9 +68,8 @@ class KindContract:
             scanned = list(kind.scan(opened, options=ScanOptions(), log=ScanLog()))
         store = str(tmp_path / "store")
         made = ingest(IngestConfig(name="a", source=str(source), store=store, kind=kind.name))
-        shards = [shard for parts in made.manifest.splits.values() for shard in parts]
 
-        again = list(rescan(dataset_of(made.uri), made.manifest, shards))
+        again = list(rescan(dataset_of(made.uri), made.manifest, made.manifest.shards))
 
         digests = [
             Counter(digest for batch in batches for digest in list_digests(batch))

@@ -21,10 +21,10 @@ from kubeloop.datasets.columns import (
     guess_label,
 )
 from kubeloop.datasets.findings import ScanLog
-from kubeloop.datasets.images import IMAGE_EXTENSIONS, extension_of
+from kubeloop.datasets.images import IMAGE_EXTENSIONS
 from kubeloop.datasets.kinds.base import ScanOptions
 from kubeloop.datasets.kinds.rows import label_texts, read_split, read_tables
-from kubeloop.datasets.sources.base import Source, SourceFile
+from kubeloop.datasets.sources.base import Source, SourceFile, extension_of
 from kubeloop.datasets.table_files import TableOptions, split_of_name
 from kubeloop.datasets.tables import is_table
 from kubeloop.errors import InputError

@@ -13,14 +13,13 @@ from kubeloop.datasets.images import (
     IMAGE_EXTENSIONS,
     ImageFacts,
     check_image,
-    extension_of,
     inspect_image,
 )
 from kubeloop.datasets.kinds.base import DatasetKind, ScanOptions
 from kubeloop.datasets.kinds.image_sources import FACTS, FoundImage, find_images
 from kubeloop.datasets.kinds.rows import add_scan_columns
 from kubeloop.datasets.shards.base import SCAN_COLUMNS, ShardFormat
-from kubeloop.datasets.sources.base import Source
+from kubeloop.datasets.sources.base import Source, extension_of
 from kubeloop.datasets.statistics import Statistics
 from kubeloop.errors import InputError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class SourceLimits:
         numbers = (self.max_bytes, self.max_files, self.max_ratio, self.timeout_seconds)
         if min(numbers) <= 0 or self.num_retries < 0:
             raise InputError("The limits of a source must be positive.")
+
+
+def extension_of(path: str) -> str:
+    """Return a path's extension in lower case, with the dot; faster than `pathlib`."""
+    return posixpath.splitext(path)[1].lower()
 
 
 class Source(ABC):

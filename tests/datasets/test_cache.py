@@ -26,7 +26,7 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commit]:
 
 
 def test_a_shard_is_fetched_once_and_the_space_is_bounded(commit: Commit, tmp_path: Path) -> None:
-    shards = [shard for parts in commit.manifest.splits.values() for shard in parts]
+    shards = commit.manifest.shards
     largest = max(shard.num_bytes for shard in shards)
     config = CacheConfig(folder=tmp_path / "cache", max_bytes=2 * largest)
     assert sum(shard.num_bytes for shard in shards) > config.max_bytes
@@ -66,7 +66,7 @@ def test_a_cache_without_space_is_refused(tmp_path: Path) -> None:
 def test_a_shard_that_another_process_fetches_is_left_alone(
     commit: Commit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = [shard for parts in commit.manifest.splits.values() for shard in parts]
+    shards = commit.manifest.shards
     config = CacheConfig(folder=tmp_path / "cache", max_bytes=1)
     first, second = (ShardCache(dataset_of(commit.uri), config) for _ in range(2))
     download = S3Store.download

@@ -51,7 +51,7 @@ def s3_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
 
 
 def shards(commit: Commit) -> set[str]:
-    return {shard.key for parts in commit.manifest.splits.values() for shard in parts}
+    return {shard.key for shard in commit.manifest.shards}
 
 
 def write_additions(folder: Path, source: Path) -> Path:

@@ -78,7 +78,7 @@ def make(source: Path, store: str) -> Make:
 
 
 def shards(commit: Commit) -> set[str]:
-    return {shard.sha256 for parts in commit.manifest.splits.values() for shard in parts}
+    return {shard.sha256 for shard in commit.manifest.shards}
 
 
 def paths(commit: Commit) -> list[str]:
