@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +26,7 @@ from kubeloop.cli.options import (
 from kubeloop.errors import InputError, IntegrityError, PermanentError
 
 if TYPE_CHECKING:
-    from kubeloop.datasets import Commit, ObjectStore
+    from kubeloop.datasets import Commit, ObjectStore, VersionHash
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -424,44 +426,39 @@ def delete(
 
         kubeloop datasets delete digits --all --yes
     """
-    from kubeloop.datasets.commits import COMMITS, SNAPSHOTS, dataset_of, read_commit
-    from kubeloop.datasets.history import list_hashes
+    from kubeloop.datasets.history import list_versions
     from kubeloop.datasets.housekeeping import delete_commit, delete_dataset
 
     session = Session.open(state, context=context, namespace=namespace)
     if everything:
         dataset = _open(version, store, state)
-        commits = [
-            read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
-            for folder in (COMMITS, SNAPSHOTS)
-            for version_hash in list_hashes(dataset, folder)
-        ]
+        versions = list_versions(dataset)
+        what, hint = f"all {len(versions)} versions of {version}", ""
+        remove: Callable[[], object] = partial(delete_dataset, dataset)
     else:
-        commits = [_resolve(version, store, state)]
-        dataset = dataset_of(commits[0].uri)
+        commit = _resolve(version, store, state)
+        versions = {commit.uri: commit.version_hash}
+        what = commit.uri
+        hint = f"`kubeloop datasets gc {commit.name}` frees what no other version uses."
+        remove = partial(delete_commit, commit)
     if not force:
-        _refuse_used(session, commits)
-    what = f"all {len(commits)} versions of {version}" if everything else commits[0].uri
+        _refuse_used(session, versions)
     if not yes:
         typer.confirm(f"Delete {what}?", abort=True, err=True)
-    if everything:
-        delete_dataset(dataset)
-    else:
-        delete_commit(commits[0])
+    remove()
     if output is Output.JSON:
-        print_json({"deleted": [commit.uri for commit in commits]})
+        print_json({"deleted": list(versions)})
         return
     console.print(f"Deleted {what}.")
-    if not everything:
-        name = commits[0].name
-        console.print(f"`kubeloop datasets gc {name}` frees what no other version uses.")
+    if hint:
+        console.print(hint)
 
 
-def _refuse_used(session: Session, commits: list[Commit]) -> None:
+def _refuse_used(session: Session, versions: Mapping[str, VersionHash]) -> None:
     from kubeloop.cli.dataset_uses import find_uses
 
     try:
-        uses = [use for commit in commits for use in find_uses(session, commit)]
+        uses = find_uses(session, versions)
     except IntegrityError:
         raise
     except PermanentError as error:

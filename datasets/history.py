@@ -115,6 +115,15 @@ def list_hashes(dataset: ObjectStore, folder: str = COMMITS) -> list[VersionHash
     return [VersionHash(name.removesuffix(".json")) for name in names]
 
 
+def list_versions(dataset: ObjectStore) -> dict[str, VersionHash]:
+    """Return the version hashes of all commits and snapshots, by their URI."""
+    return {
+        dataset.uri_of(f"{folder}/{version_hash}.json"): version_hash
+        for folder in (COMMITS, SNAPSHOTS)
+        for version_hash in list_hashes(dataset, folder)
+    }
+
+
 def read_log(dataset: ObjectStore) -> list[LogEntry]:
     """Return all commits, the newest first."""
     head, tags = read_head(dataset), read_tags(dataset)

@@ -22,7 +22,7 @@ from kubeloop.datasets.commits import (
 )
 from kubeloop.datasets.history import (
     HEAD,
-    list_hashes,
+    list_versions,
     read_head,
     read_log,
     read_tags,
@@ -119,8 +119,7 @@ def delete_commit(commit: Commit) -> None:
             dataset.delete(f"tags/{tag}/{version_hash}")
     # NB: after the manifest, so that there is room for a lease on a disk that was full.
     with taking_turns(dataset):
-        others = {hash_ for name in (COMMITS, SNAPSHOTS) for hash_ in list_hashes(dataset, name)}
-        if version_hash not in others:
+        if version_hash not in list_versions(dataset).values():
             dataset.delete(f"records/{version_hash}.json")
         if folder == COMMITS and read_head(dataset) == version_hash:
             _choose_head(dataset, preferred=commit.record.parent)
@@ -171,13 +170,9 @@ def collect_garbage(
 
 
 def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
-    known: set[str] = set()
-    used: set[str] = set()
-    for folder in (COMMITS, SNAPSHOTS):
-        for version_hash in list_hashes(dataset, folder):
-            commit = read_commit(dataset.uri_of(f"{folder}/{version_hash}.json"))
-            known.add(version_hash)
-            used |= {shard.sha256 for shard in commit.manifest.shards}
+    versions = list_versions(dataset)
+    known = set(versions.values())
+    used = {shard.sha256 for uri in versions for shard in read_commit(uri).manifest.shards}
     for key in list(dataset.list(PARTS)):
         waiting = list_shards(dataset, key, now=now)
         if waiting is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kubeloop.datasets.commits import (
     PARTS,
+    SHARDS,
     Commit,
     Manifest,
     Record,
@@ -197,9 +198,8 @@ def _commit(dataset: ObjectStore, uris: Sequence[str], *, known: str, message: s
     union = unite([read.manifest for read in filled])
     manifest = replace(union, splits=order_shards(chosen))
     check_classes(KINDS[manifest.kind], manifest.labels, source_uri=record.source_uri)
-    for shard in manifest.shards:
-        if not dataset.exists(shard.key):
-            raise InputError(f"{shard.key} of a part is gone; ingest the parts again.")
+    if gone := {shard.key for shard in manifest.shards} - set(dataset.list(SHARDS)):
+        raise InputError(f"{min(gone)} of a part is gone; ingest the parts again.")
     with taking_turns(dataset):
         commit = publish(dataset, manifest, replace(record, parent=read_head(dataset)))
         commit = mark_latest(dataset, commit, source_uri=record.source_uri)

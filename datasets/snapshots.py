@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from kubeloop.datasets.commits import (
+    COMMITS,
     SNAPSHOTS,
     Commit,
     Manifest,
@@ -56,10 +57,9 @@ def take_snapshot(
     kept = frozenset(labels or known)
     # Shards that it writes, and that nothing names yet, are no garbage meanwhile.
     with ingesting(dataset), disk_errors("take a snapshot", store=dataset.uri):
-        for commit in commits:
-            key = "/".join(commit.uri.rsplit("/", 2)[1:])
-            if not dataset.exists(key):
-                raise InputError(f"The dataset {dataset.uri} has no {key}; was it deleted?")
+        there = {*dataset.list(COMMITS), *dataset.list(SNAPSHOTS)}
+        if gone := {"/".join(commit.uri.rsplit("/", 2)[1:]) for commit in commits} - there:
+            raise InputError(f"The dataset {dataset.uri} has no {min(gone)}; was it deleted?")
         manifest = join(
             dataset,
             [_filter(commit, labels=kept, splits=splits, dataset=dataset) for commit in commits],

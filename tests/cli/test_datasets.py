@@ -217,6 +217,32 @@ def test_a_snapshot_that_a_run_uses_is_not_deleted_with_its_dataset(
     assert deleted == {"deleted": [ingested["uri"], taken["uri"]]}
 
 
+def test_a_dataset_with_a_damaged_version_can_be_deleted(
+    ingested: dict[str, Any],
+    source: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What uses its versions is asked once for all of them."""
+    asked: list[Session] = []
+
+    def list_endpoints(session: Session) -> list[Any]:
+        asked.append(session)
+        return []
+
+    source.write_text(source.read_text() + "more,a\n")
+    read(capsys, "ingest", str(source), "--name", "rows", "--kind", "text_classification")
+    use_record(monkeypatch, runs=[], endpoints=[])
+    monkeypatch.setattr(dataset_uses, "list_endpoints", list_endpoints)
+    Path(ingested["uri"]).write_text("{")
+
+    assert len(read(capsys, "delete", "rows", "--all", "--yes")["deleted"]) == 2
+
+    assert len(asked) == 1
+    assert list(Path(store).rglob("*.*")) == []
+
+
 def test_tags_are_told_as_json(
     ingested: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
