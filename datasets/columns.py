@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from kubeloop.datasets.findings import ScanLog
+from kubeloop.datasets.sources.base import Source
 from kubeloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ def choose_column(
         return wanted
     by_lower = {name.lower(): name for name in reversed(names)}
     return next((by_lower[name] for name in known if name in by_lower), None)
+
+
+def choose_split(batch: pa.RecordBatch, *, wanted: str, source: Source) -> str | None:
+    """Return the column that names the splits of rows, if the source has one."""
+    if not source.declares_splits:
+        return None
+    return choose_column(batch, wanted=wanted, role="split", known=SPLIT_NAMES)
 
 
 def guess_text(batch: pa.RecordBatch, *, taken: Collection[str | None], log: ScanLog) -> str:

@@ -263,6 +263,11 @@ class Commit:
         return self.record.source_digest
 
     @property
+    def label_column(self) -> str:
+        """Column that the user named as the labels; '' where its name tells."""
+        return str(self.record.settings.get("scan", {}).get("label_column", ""))
+
+    @property
     def message(self) -> str:
         """Why it was made."""
         return self.record.message

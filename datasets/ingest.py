@@ -91,7 +91,9 @@ class Ingestion:
             with taking_turns(self.dataset), self._disk_errors():
                 base = self._read_base()
                 if base is not None:
-                    manifest = join(self.dataset, [base.manifest, manifest])
+                    label_column = self.config.scan.label_column
+                    both = [base.manifest, manifest]
+                    manifest = join(self.dataset, both, label_column=label_column)
                 check_classes(self.kind, manifest.labels, source_uri=self.source.uri)
                 record = replace(record, parent=read_head(self.dataset))
                 commit = publish(self.dataset, manifest, record)

@@ -23,7 +23,9 @@ from kubeloop.errors import InputError
 _SAMPLE_SIZE = 10
 
 
-def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
+def join(
+    dataset: ObjectStore, manifests: Sequence[Manifest], *, label_column: str = ""
+) -> Manifest:
     """Return the union of manifests of one kind and schema.
 
     What several have counts once: shards that are the same, and in others every example, so that a
@@ -34,6 +36,7 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
         dataset: The dataset's folder in the store; shards are read and written only where two
             manifests share examples but not shards.
         manifests: At least one; the order matters where shards have to be written again.
+        label_column: Column that the user named as the labels of a table; empty: by its name.
 
     Raises:
         InputError: They differ in kind or schema.
@@ -55,7 +58,7 @@ def join(dataset: ObjectStore, manifests: Sequence[Manifest]) -> Manifest:
                 kept = (
                     [shard]
                     if shard.sha256 in earlier or not repeated
-                    else _drop(dataset, union, shard, repeated)
+                    else _drop(dataset, union, shard, repeated, label_column=label_column)
                 )
                 known.update({part.sha256: part for part in kept})
     for manifest in manifests:
@@ -117,7 +120,12 @@ def _read_keys(dataset: ObjectStore, manifest: Manifest, shard: Shard) -> bytes:
 
 
 def _drop(
-    dataset: ObjectStore, manifest: Manifest, shard: Shard, repeated: Counter[bytes]
+    dataset: ObjectStore,
+    manifest: Manifest,
+    shard: Shard,
+    repeated: Counter[bytes],
+    *,
+    label_column: str,
 ) -> Sequence[Shard]:
     """Return shards with the examples of one but for the repeated, which are counted down."""
     if not any(repeated[key] for key in split_keys(_read_keys(dataset, manifest, shard))):
@@ -130,7 +138,7 @@ def _drop(
         repeated[key] -= 1
         return False
 
-    return rewrite(dataset, manifest, [shard], keep=is_new)
+    return rewrite(dataset, manifest, [shard], keep=is_new, label_column=label_column)
 
 
 def order_shards(chosen: Mapping[str, Mapping[str, Shard]]) -> dict[str, tuple[Shard, ...]]:

@@ -25,13 +25,24 @@ _BATCH_BYTES = 16 << 20
 
 
 def rescan(
-    dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]
+    dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard], *, label_column: str = ""
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of shards as their kind scans them."""
-    source = ShardRows(dataset, manifest, shards)
-    # What was taken stays, also where its ingestion took bigger images than others do.
-    options = ScanOptions(max_pixels=sys.maxsize)
-    yield from KINDS[manifest.kind].scan(source, options=options, log=ScanLog())
+    """Yield the rows of shards as their kind scans them.
+
+    Args:
+        dataset: The dataset's folder in the store.
+        manifest: What the shards belong to.
+        shards: The shards.
+        label_column: Column that the user named as the labels of a table; empty: by its name.
+    """
+    kind = KINDS[manifest.kind]
+    options = ScanOptions(
+        # What was taken stays, also where its ingestion took bigger images than others do.
+        max_pixels=sys.maxsize,
+        # Where every example has a label, its column has one name in all shards.
+        label_column="" if kind.is_labelled else label_column,
+    )
+    yield from kind.scan(ShardRows(dataset, manifest, shards), options=options, log=ScanLog())
 
 
 def rewrite(
@@ -40,6 +51,7 @@ def rewrite(
     shards: Sequence[Shard],
     *,
     keep: Callable[[str, bytes], bool],
+    label_column: str,
 ) -> list[Shard]:
     """Write the rows of shards into new ones, but for those that `keep` refuses.
 
@@ -48,6 +60,7 @@ def rewrite(
         manifest: What the shards belong to.
         shards: Shards of one split.
         keep: From a row's label and digest to whether it stays.
+        label_column: Column that the user named as the labels of a table; empty: by its name.
     """
     packing = Packing(
         dataset,
@@ -56,7 +69,7 @@ def rewrite(
         shard_bytes=2 * max(shard.num_bytes for shard in shards),
     )
     with packers(packing.open_packer) as by_split:
-        for rows in rescan(dataset, manifest, shards):
+        for rows in rescan(dataset, manifest, shards, label_column=label_column):
             columns = (rows.column(name).to_pylist() for name in (LABEL, DIGEST))
             by_split[""].add(rows.filter([keep(*pair) for pair in zip(*columns, strict=True)]))
     return by_split[""].shards
@@ -66,6 +79,7 @@ class ShardRows(Source):
     """The rows of a commit's shards, as a source to scan again."""
 
     has_rows = True
+    declares_splits = False
 
     def __init__(self, dataset: ObjectStore, manifest: Manifest, shards: Sequence[Shard]) -> None:
         self.uri = dataset.uri

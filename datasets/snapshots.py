@@ -63,6 +63,7 @@ def take_snapshot(
         manifest = join(
             dataset,
             [_filter(commit, labels=kept, splits=splits, dataset=dataset) for commit in commits],
+            label_column=first.label_column,
         )
         if not any(manifest.splits.values()):
             raise InputError("The snapshot would be empty; choose other labels or splits.")
@@ -74,7 +75,11 @@ def take_snapshot(
             source_uri=", ".join(commit.uri for commit in commits),
             message=message,
             created_at=created_at,
-            settings={"labels": sorted(labels), "splits": sorted(splits)},
+            settings={
+                "labels": sorted(labels),
+                "splits": sorted(splits),
+                "scan": {"label_column": first.label_column},
+            },
         )
         return publish(dataset, manifest, record, folder=SNAPSHOTS)
 
@@ -126,5 +131,9 @@ def _keep_labels(
             yield shard
         elif held & labels:
             yield from rewrite(
-                dataset, commit.manifest, [shard], keep=lambda label, _: label in labels
+                dataset,
+                commit.manifest,
+                [shard],
+                keep=lambda label, _: label in labels,
+                label_column=commit.label_column,
             )

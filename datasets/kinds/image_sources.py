@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from kubeloop.datasets.columns import (
     LABEL_NAMES,
     PATH_NAMES,
-    SPLIT_NAMES,
     choose_column,
+    choose_split,
     guess_label,
 )
 from kubeloop.datasets.findings import ScanLog
@@ -105,7 +105,8 @@ def _find_in_tables(source: Source, *, options: ScanOptions, log: ScanLog) -> It
         source, options=table_options, log=unsaid, files=list(files.values())
     ):
         if columns is None:
-            columns = _Columns.choose(rows, options=options, log=log)
+            split = choose_split(rows, wanted=options.split_column, source=source)
+            columns = _Columns.choose(rows, split=split, options=options, log=log)
         labels = label_texts(rows, columns.label).to_pylist()
         for label, row in zip(labels, rows.to_pylist(), strict=True):
             place += 1
@@ -155,10 +156,11 @@ class _Columns:
     """Of what becomes of an image's row."""
 
     @classmethod
-    def choose(cls, rows: pa.RecordBatch, *, options: ScanOptions, log: ScanLog) -> _Columns:
+    def choose(
+        cls, rows: pa.RecordBatch, *, split: str | None, options: ScanOptions, log: ScanLog
+    ) -> _Columns:
         import pyarrow as pa
 
-        split = choose_column(rows, wanted=options.split_column, role="split", known=SPLIT_NAMES)
         holding = [field.name for field in rows.schema if _holds_images(field.type)]
         wanted = options.path_column or next(iter(holding), "")
         image = choose_column(rows, wanted=wanted, role="path", known=PATH_NAMES)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kubeloop.datasets.columns import LABEL_NAMES, SPLIT_NAMES, choose_column
+from kubeloop.datasets.columns import LABEL_NAMES, choose_column, choose_split
 from kubeloop.datasets.findings import ScanLog
 from kubeloop.datasets.kinds.base import DatasetKind, ScanOptions
 from kubeloop.datasets.kinds.rows import add_scan_columns, label_texts, read_tables
@@ -52,9 +52,7 @@ class Tabular(DatasetKind):
         for table, rows in read_tables(source, options=table_options, log=log):
             if is_first:
                 is_first = False
-                split_name = choose_column(
-                    rows, wanted=options.split_column, role="split", known=SPLIT_NAMES
-                )
+                split_name = choose_split(rows, wanted=options.split_column, source=source)
                 label_name = _choose_label(rows, options=options, log=log)
             kept = [name for name in rows.schema.names if name != split_name]
             batch = pa.RecordBatch.from_arrays([rows.column(name) for name in kept], names=kept)

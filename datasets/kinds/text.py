@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from kubeloop.datasets.columns import (
     LABEL_NAMES,
-    SPLIT_NAMES,
     TEXT_NAMES,
     choose_column,
+    choose_split,
     guess_label,
     guess_text,
 )
@@ -51,7 +51,8 @@ class TextClassification(DatasetKind):
         text_name = label_name = split_name = None
         for table, rows in read_tables(source, options=table_options, log=log):
             if text_name is None or label_name is None:
-                text_name, label_name, split_name = _choose(rows, options=options, log=log)
+                split_name = choose_split(rows, wanted=options.split_column, source=source)
+                text_name, label_name = _choose(rows, split=split_name, options=options, log=log)
             texts = _as_texts(rows.column(text_name), text_name)
             labels = label_texts(rows, label_name)
             others = [n for n in rows.schema.names if n not in (text_name, label_name, split_name)]
@@ -98,16 +99,15 @@ class TextClassification(DatasetKind):
 
 
 def _choose(
-    rows: pa.RecordBatch, *, options: ScanOptions, log: ScanLog
-) -> tuple[str, str, str | None]:
-    split = choose_column(rows, wanted=options.split_column, role="split", known=SPLIT_NAMES)
+    rows: pa.RecordBatch, *, split: str | None, options: ScanOptions, log: ScanLog
+) -> tuple[str, str]:
     label = choose_column(rows, wanted=options.label_column, role="label", known=LABEL_NAMES)
     text = choose_column(rows, wanted=options.text_column, role="text", known=TEXT_NAMES)
     text = text or guess_text(rows, taken=(split, label), log=log)
     label = label or guess_label(rows, taken=(split, text), log=log)
     if text == label:
         raise InputError(f"Column {text!r} cannot be both the text and the label; name them.")
-    return text, label, split
+    return text, label
 
 
 def _as_texts(column: pa.Array, name: str) -> pa.Array:

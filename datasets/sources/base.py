@@ -70,6 +70,8 @@ class Source(ABC):
     """What the user gave, absolute and without passwords; recorded as the origin of a commit."""
     has_rows: bool = False
     """Whether there are rows and no files."""
+    declares_splits: bool = True
+    """Whether a column may name the splits of rows; not where they were dealt out already."""
     is_part: bool = False
     """Whether this is a part of a larger source; it may be one without examples."""
 

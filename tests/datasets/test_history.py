@@ -474,3 +474,36 @@ def test_a_full_disk_is_said_of_snapshots(tmp_path: Path, ingest_text: Make) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert take_snapshot([made], labels=["a"]).num_examples == 1500
+
+
+def test_labels_of_a_column_that_the_user_named_are_kept(tmp_path: Path, ingest_text: Make) -> None:
+    lines = [f"{n},{'ab'[n % 2]}" for n in range(90)]
+    (tmp_path / "rows.csv").write_text("\n".join(["n,species", *lines[:60]]))
+    (tmp_path / "more.csv").write_text("\n".join(["n,species", *lines[40:]]))
+    options: dict[str, Any] = {"kind": "tabular", "scan": ScanOptions(label_column="species")}
+    first = ingest_text(tmp_path / "rows.csv", **options)
+
+    both = ingest_text(tmp_path / "more.csv", extend=True, **options)
+    taken = take_snapshot([first, both], labels=["a"])
+    again = take_snapshot([taken], splits=["train"], labels=["a"])
+
+    assert both.statistics["labels"] == {"a": 45, "b": 45}
+    assert taken.statistics["labels"] == {"a": 45}
+    assert again.labels == ("a",)
+
+
+@pytest.mark.parametrize("kind", ["text_classification", "tabular"])
+def test_a_column_like_that_of_splits_is_no_matter_when_a_dataset_is_extended(
+    tmp_path: Path, ingest_text: Make, kind: str
+) -> None:
+    lines = [f"text {n},{'ab'[n % 2]},train,s{n % 3}" for n in range(90)]
+    columns = "text,label,split,subset"
+    (tmp_path / "rows.csv").write_text("\n".join([columns, *lines[:60]]))
+    (tmp_path / "more.csv").write_text("\n".join([columns, *lines[40:]]))
+    ingest_text(tmp_path / "rows.csv", kind=kind)
+
+    both = ingest_text(tmp_path / "more.csv", extend=True, kind=kind)
+
+    assert both.statistics["num_examples"] == {"train": 90}
+    train = open_dataset(both.uri).split("train")
+    assert {train.metadata(n)["subset"] for n in range(90)} == {"s0", "s1", "s2"}
