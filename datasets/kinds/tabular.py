@@ -71,15 +71,19 @@ class Tabular(DatasetKind):
             )
 
     def describe(self, rows: pa.RecordBatch, statistics: Statistics) -> None:
-        """Summarize every column by its type."""
+        """Summarize every column by its type; durations as the numbers that they are stored as."""
+        import pyarrow as pa
+
         for field in rows.schema:
             if field.name in SCAN_COLUMNS:
                 continue
-            values = rows.column(field.name).to_pylist()
-            if _is_number(field.type):
-                statistics.add_numbers(field.name, values)
+            column = rows.column(field.name)
+            if pa.types.is_duration(column.type):
+                column = column.cast(pa.int64())
+            if _is_number(column.type):
+                statistics.add_numbers(field.name, column.to_pylist())
             else:
-                statistics.add_categories(field.name, values)
+                statistics.add_categories(field.name, column.to_pylist())
 
     def describe_schema(self, schema: pa.Schema) -> dict[str, str]:
         """Name the columns."""

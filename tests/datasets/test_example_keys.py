@@ -149,11 +149,12 @@ def test_keys_go_with_their_shards(tmp_path: Path) -> None:
 def test_rows_are_the_same_whatever_types_parquet_keeps(
     tmp_path: Path, ingest_text: Ingest, are_kept: bool
 ) -> None:
-    """Parquet knows one time zone, no seconds and no categories."""
+    """Parquet knows one time zone, no seconds, no durations and no categories."""
     zone = dt.timezone(dt.timedelta(hours=2))
     rows = [
         {
             "at": dt.datetime(2026, 1, 2, n, tzinfo=zone),
+            "took": dt.timedelta(seconds=n),
             "nested": {"at": [dt.datetime(2026, 1, 2, n, tzinfo=zone)]},
             "name": f"name {n % 3}",
             "species": "ab"[n % 2],
@@ -164,7 +165,7 @@ def test_rows_are_the_same_whatever_types_parquet_keeps(
     table = pa.Table.from_pylist(rows)
     at_seconds = table.column("at").cast(pa.timestamp("s", "Europe/Berlin"))
     table = table.append_column("seconds", at_seconds)
-    table = table.set_column(2, "name", table.column("name").dictionary_encode())
+    table = table.set_column(3, "name", table.column("name").dictionary_encode())
     for name, part in (("first", table.slice(0, 15)), ("second", table.slice(5))):
         pq.write_table(part, tmp_path / f"{name}.parquet")
     options: dict[str, Any] = {"kind": "tabular", "scan": ScanOptions(label_column="species")}
@@ -177,3 +178,4 @@ def test_rows_are_the_same_whatever_types_parquet_keeps(
     dataset = open_dataset(both.uri)
     found = Counter(row["label"] for split in dataset.splits for row in dataset.split(split))
     assert found == Counter(range(20))
+    assert both.statistics["tabular"]["took"]["max"] == 19_000_000
