@@ -30,7 +30,7 @@ from kubeloop.datasets.findings import Finding, Rejection
 from kubeloop.datasets.shards.base import ShardFormat
 from kubeloop.datasets.splits import TEST, TRAIN, VALIDATION
 from kubeloop.datasets.statistics import Statistics, add_up
-from kubeloop.datasets.stores import ObjectStore, open_object, open_store
+from kubeloop.datasets.stores import ObjectStore, open_store
 from kubeloop.errors import InputError, IntegrityError
 
 VersionHash = NewType("VersionHash", str)
@@ -311,13 +311,26 @@ def read_commit(uri: str) -> Commit:
         IntegrityError: The manifest's bytes differ from its version hash.
     """
     dataset = dataset_of(uri)
-    store, name = open_object(uri)
-    data = store.read(name)
+    folder, name = uri.rsplit("/", 2)[1:]
     version_hash = VersionHash(name.removesuffix(".json"))
-    if hashlib.sha256(data).hexdigest() != version_hash:
-        raise IntegrityError(f"The dataset commit {uri} differs from the hash that names it.")
+    manifest = read_manifest(dataset, f"{folder}/{name}")
     record = read_record(dataset, version_hash) or Record()
-    return Commit(uri=uri, version_hash=version_hash, manifest=parse_manifest(data), record=record)
+    return Commit(uri=uri, version_hash=version_hash, manifest=manifest, record=record)
+
+
+def read_manifest(dataset: ObjectStore, key: str) -> Manifest:
+    """Read the manifest of a commit or snapshot by its key.
+
+    Raises:
+        InputError: There is none.
+        IntegrityError: Its bytes differ from the hash that names it.
+    """
+    data = dataset.read(key)
+    if f"{hashlib.sha256(data).hexdigest()}.json" != key.rpartition("/")[2]:
+        raise IntegrityError(
+            f"The dataset commit {dataset.uri_of(key)} differs from the hash that names it."
+        )
+    return parse_manifest(data)
 
 
 def read_record(dataset: ObjectStore, version_hash: str) -> Record | None:

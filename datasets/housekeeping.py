@@ -18,7 +18,7 @@ from kubeloop.datasets.commits import (
     Commit,
     Shard,
     dataset_of,
-    read_commit,
+    read_manifest,
 )
 from kubeloop.datasets.history import (
     HEAD,
@@ -170,9 +170,9 @@ def collect_garbage(
 
 
 def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
-    versions = list_versions(dataset)
-    known = set(versions.values())
-    used = {shard.sha256 for uri in versions for shard in read_commit(uri).manifest.shards}
+    manifests = [*dataset.list(COMMITS), *dataset.list(SNAPSHOTS)]
+    known = {_read_version(dataset, key) for key in manifests}
+    used = {shard.sha256 for key in manifests for shard in read_manifest(dataset, key).shards}
     for key in list(dataset.list(PARTS)):
         waiting = list_shards(dataset, key, now=now)
         if waiting is None:
@@ -188,7 +188,7 @@ def _find_garbage(dataset: ObjectStore, *, now: float) -> Iterator[str]:
 
 
 def _read_version(dataset: ObjectStore, key: str) -> str:
-    """Return the version hash of the commit that a record, tag or source is about."""
+    """Return the version hash of the commit that a manifest, record, tag or source is about."""
     if not key.startswith("sources/"):
         return key.rpartition("/")[2].removesuffix(".json")
     try:
