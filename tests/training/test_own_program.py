@@ -58,7 +58,7 @@ def test_a_plain_script_leaves_a_package_that_is_scored_and_served(
         "kind": "image",
         "channels": 1,
         "image_size": 16,
-        "reduces": False,
+        "reduction_margin": 0.0,
     }
     assert manifest.inputs[0].shape == (-1, -1, -1, 1)
     assert manifest.hyperparameters == {"learning_rate": "0.02", "hidden": "32"}

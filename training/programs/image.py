@@ -31,7 +31,7 @@ from kubeloop.training.images import (
 from kubeloop.training.loop import TrainingLoop
 from kubeloop.training.loop_config import LoopConfig
 from kubeloop.training.package import PackageManifest, TensorSpec
-from kubeloop.training.preprocessing import ImagePreprocessing
+from kubeloop.training.preprocessing import REDUCTION_MARGIN, ImagePreprocessing
 from kubeloop.training.programs.entry import (
     build_parser,
     describe_origin,
@@ -140,7 +140,7 @@ def _build(
 ) -> tuple[ImageClassifier, TrainingLoop]:
     image_size = config.image_size or _choose_size(dataset)
     preprocessing = ImagePreprocessing(
-        channels=dataset.channels, image_size=image_size, reduces=True
+        channels=dataset.channels, image_size=image_size, reduction_margin=REDUCTION_MARGIN
     )
     images, labels = load_split(dataset.split(TRAIN), preprocessing)
     torch.manual_seed(config.loop.seed)
