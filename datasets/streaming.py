@@ -9,6 +9,7 @@ nothing of what lies before.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -131,15 +132,15 @@ class StreamingDataset(IterableDataset[Any]):
             [shard.num_rows for shard in self._split.shards], config=self._config, epoch=self.epoch
         )
         with ThreadPoolExecutor(1, thread_name_prefix="shards") as pool:
-            window = -1
-            rows: np.ndarray[Any, Any] = np.empty(0, dtype=np.int64)
+            window, start = -1, 0
+            rows: list[int] = []
             for place in places.tolist():
                 found = order.window_of(place)
                 if found != window:
-                    window, rows = found, order.rows(found)
+                    window, start, rows = found, order.start_of(found), order.rows(found).tolist()
                     for shard in order.shards(window + 1):
                         pool.submit(self._split.cache.fetch, self._split.shards[shard])
-                yield int(rows[place - order.start_of(window)])
+                yield rows[place - start]
 
 
 class EpochOrder:
@@ -163,7 +164,7 @@ class EpochOrder:
 
     def window_of(self, place: int) -> int:
         """Return the window that a place of the order lies in."""
-        return int(np.searchsorted(self._ends, place, side="right"))
+        return bisect_right(self._ends, place)
 
     def start_of(self, window: int) -> int:
         """Return the first place of a window."""
