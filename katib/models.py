@@ -90,8 +90,7 @@ def find_winner(result: ExperimentResult) -> TrialResult | None:
 
 def _delete(uri: str) -> None:
     store = open_store(uri)
-    for key in list(store.list()):
-        store.delete(key)
+    store.clear()
     if isinstance(store, FileStore):
         with contextlib.suppress(OSError):  # a trial that is being ended may write once more
             shutil.rmtree(store.root)

@@ -56,6 +56,17 @@ class StoreContract:
 
         assert not store.exists("a")
 
+    def test_clearing_removes_all_and_is_idempotent(self, store: ObjectStore) -> None:
+        store.write("a", b"1")
+        store.write("b/c", b"2")
+
+        store.clear()
+        store.clear()
+
+        assert list(store.list()) == []
+        store.write("a", b"3")
+        assert store.read("a") == b"3"
+
     def test_nothing_lies_below_an_object(self, store: ObjectStore) -> None:
         store.write("a", b"1")
 

@@ -89,6 +89,11 @@ class ObjectStore(ABC):
     def delete(self, key: str) -> None:
         """Remove an object."""
 
+    def clear(self) -> None:
+        """Remove all objects."""
+        for key in list(self.list()):
+            self.delete(key)
+
     def uri_of(self, key: str) -> str:
         """Return the URI of an object."""
         return f"{self.uri}/{check_key(key)}"
